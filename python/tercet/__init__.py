@@ -1,0 +1,12 @@
+"""tercet: knowledge-graph traversal, translation and gating on native kernels."""
+
+from importlib.metadata import version
+
+from tercet.graph.entity_sets import EntitySets
+from tercet.graph.knowledge_graph import KnowledgeGraph
+from tercet.ops.entity_sets import top
+from tercet.ops.traversal import follow
+
+__version__ = version("tercet")
+
+__all__ = ["EntitySets", "KnowledgeGraph", "__version__", "follow", "top"]

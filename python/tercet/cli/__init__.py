@@ -1,0 +1,23 @@
+"""The `tercet` command. Each group of commands has its file; this one joins them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from tercet.cli import graph, qa
+
+app = typer.Typer(name="tercet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
+                  help="Differentiable knowledge-graph traversal, and question answering on it.")
+app.add_typer(graph.app, name="graph")
+app.add_typer(qa.app, name="qa")
+
+
+def main() -> None:
+    """Run the command line; errors a user can cure print one line and exit with 2, without a traceback."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"tercet: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,34 @@
+"""Options that commands share, and the two ways to answer: for people (rich) and for programs (`--json`)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import torch
+import typer
+
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's setting.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn; the same seed gives the same result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else.")]
+
+
+def set_up(device: str, threads: int | None) -> torch.device:
+    """The device that was asked for, checked; sets torch's number of threads."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: torch finds no CUDA device here; use --device cpu")
+    return chosen
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object to standard output."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False)
+    sys.stdout.write("\n")
