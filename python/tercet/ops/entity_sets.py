@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tercet.ops from tercet.ops.reference import entity_sets as reference
+from tercet.ops.reference import entity_sets as reference
 
 
 if TYPE_CHECKING:
