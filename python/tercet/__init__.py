@@ -4,9 +4,19 @@ from importlib.metadata import version
 
 from tercet.graph.entity_sets import EntitySets
 from tercet.graph.knowledge_graph import KnowledgeGraph
-from tercet.ops.entity_sets import top
+from tercet.ops.entity_sets import count, difference, intersect, top, union
 from tercet.ops.traversal import follow
 
 __version__ = version("tercet")
 
-__all__ = ["EntitySets", "KnowledgeGraph", "__version__", "follow", "top"]
+__all__ = [
+    "EntitySets",
+    "KnowledgeGraph",
+    "__version__",
+    "count",
+    "difference",
+    "follow",
+    "intersect",
+    "top",
+    "union",
+]

@@ -18,6 +18,10 @@ class KnowledgeGraph:
         self._incoming: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
+    def max_degree(self) -> int:
+        return int(self.row_offsets.diff().max()) if self.num_entities else 0
+
+    @property
     def num_edges(self) -> int:
         return len(self.objects)
 
@@ -37,7 +41,7 @@ class KnowledgeGraph:
             np.concatenate([heads, t]), np.concatenate([r, r + self.num_relations]), np.concatenate([t, heads]),
             num_entities=self.num_entities, num_relations=2 * self.num_relations)
 
-    def incoming(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def incoming(self, *, edges: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The edges by object, for the dense pull: (offsets int64 [N+1], subjects int32 [E], relations int32 [E], edges int64 [E]).
 
         Within an object they keep the order of the graph's edges, so sums round as the sparse push rounds them.

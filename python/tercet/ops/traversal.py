@@ -1,22 +1,36 @@
 """`follow`: weighted traversal of a knowledge graph by one hop.
 
 The op takes tensors only. Its sparse push reads the frontier's edges; given the graph's incoming edges it runs the dense
-pull instead. Both sum in one order, so they give the same bits, as does any number of threads.
+pull instead. Both sum in the order of the graph's edges, so they give the same bits, as does any number of threads.
+
+The push sums each row in an accumulator of size num_entities, one for each worker. This file owns them: a thread keeps its
+last ones from call to call, since cleaning them anew would cost more than a small hop, and `release_scratch` frees them.
+Frontiers of few edges, and graphs whose accumulator exceeds the budget, are sorted instead and need none.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tercet.ops import _checks, _native
+from tercet.ops._library import define
 from tercet.ops.reference import traversal as reference
 
 if TYPE_CHECKING:
     from tercet.graph.entity_sets import EntitySets
     from tercet.graph.knowledge_graph import KnowledgeGraph
+
+# Below this many edges in every row, sorting a row's edges beats sums over all entities.
+_FEW_EDGES = 512
+# Fewer edges than this in all are worked on faster by one thread than by waking others.
+_EDGES_OF_A_THREAD = 16384
+# One edge for 16 lanes of a pull costs about as much as this many edges of a push (benchmarks/bench_traversal.py).
+_PULL_COST = 2.5
 
 
 def follow(
@@ -31,12 +45,373 @@ def follow(
     num_threads: int | None = None,
     scratch_bytes: int = 256 << 20,
 ) -> EntitySets:
-    """Follow weighted relations from each set of a batch. (Reference only for now.)"""
-    if isinstance(exclude, Tensor):
-        exclude = sets.one_hot(exclude)
-    weights, offsets, entities = reference.follow(
-        sets.weights, sets.offsets, sets.entities, relation_weights, graph.row_offsets, graph.relations, graph.objects,
-        edge_weights, *((exclude.offsets, exclude.entities) if exclude is not None else (None, None)))
+    """Follow weighted relations from every set of a batch to the objects they reach.
+
+    y[b, o] = sum over edges (s, p, o) of x[b, s] w[b, p] c_e. Each object that an edge of the frontier reaches is a member
+    of the result, also with weight 0. Differentiable once in x, w and c; the gradients read the frontier's edges only.
+
+    Args:
+        graph: the knowledge graph.
+        sets: the batch of frontiers x, of the dtype of relation_weights.
+        relation_weights: w, float32 or float64 [batch, num_relations].
+        edge_weights: c, the same dtype [num_edges], in the order of the graph's edges; default 1.
+        exclude: what the result must not hold: one entity for each row, integers [batch], or EntitySets of the batch.
+        clamp: limit memberships to 1, with gradient g / max(y, 1).
+        layout: "sparse" pushes along the frontier's edges, "dense" pulls along every edge with the batch as the vector
+            dimension, "auto" predicts which costs less. Layouts agree bit for bit where w is finite.
+        num_threads: CPU threads, default torch's; the result does not depend on it.
+        scratch_bytes: about how much memory to use beside inputs and result; large batches are worked through in parts.
+
+    Returns:
+        EntitySets [batch] of the dtype of sets.
+
+    Raises:
+        TypeError, ValueError: an argument has the wrong type, dtype, device, shape or range.
+
+    Source:
+        Cohen, Sun, Hofer, Siegler: Scalable Neural Methods for Reasoning With a Symbolic Knowledge Base, ICLR 2020.
+
+    Example:
+        >>> graph = KnowledgeGraph.from_triples([0, 0, 1], [0, 1, 0], [1, 2, 2], num_entities=3, num_relations=2)
+        >>> reached = follow(graph, EntitySets.one_hot([0]), torch.tensor([[1.0, 0.25]]))
+        >>> reached.to_lists()
+        [{1: 1.0, 2: 0.25}]
+    """
+    threads = _checks.threads("follow", num_threads)
+    _check(graph, sets, relation_weights, edge_weights, layout, scratch_bytes)
+    exclude_offsets, exclude_entities = _excluded(graph, sets, exclude)
+    incoming = _incoming(graph, sets, edge_weights is not None, layout)
+    weights, offsets, entities = _follow(
+        sets.weights,
+        sets.offsets,
+        sets.entities,
+        relation_weights,
+        graph.row_offsets,
+        graph.relations,
+        graph.objects,
+        edge_weights,
+        exclude_offsets,
+        exclude_entities,
+        *incoming,
+        threads,
+        scratch_bytes,
+    )
     if clamp:
         weights = weights / weights.detach().clamp(min=1)
     return sets.trusted(weights, offsets, entities, graph.num_entities)
+
+
+def release_scratch() -> None:
+    """Free the accumulators that this thread keeps between calls of `follow`."""
+    _kept.accumulators.clear()
+
+
+def _check(
+    graph: KnowledgeGraph,
+    sets: EntitySets,
+    relation_weights: Tensor,
+    edge_weights: Tensor | None,
+    layout: str,
+    scratch_bytes: int,
+) -> None:
+    op = "follow"
+    _checks.choice(op, "layout", layout, ("auto", "sparse", "dense"))
+    _checks.floating(op, "relation_weights", relation_weights)
+    _checks.same(op, "relation_weights", relation_weights, "sets", sets.weights)
+    _checks.same(op, "sets", sets.weights, "graph", graph.objects, dtype=False)
+    _checks.shape(
+        op, "relation_weights", relation_weights, (len(sets), graph.num_relations), "[batch, num_relations]"
+    )
+    if edge_weights is not None:
+        _checks.floating(op, "edge_weights", edge_weights)
+        _checks.same(op, "edge_weights", edge_weights, "sets", sets.weights)
+        _checks.shape(op, "edge_weights", edge_weights, (graph.num_edges,), "[num_edges]")
+    if sets.num_entities > graph.num_entities:
+        raise ValueError(
+            f"tercet.{op}: sets must hold entities of the graph (0..{graph.num_entities - 1}), got sets over"
+            f" {sets.num_entities} entities"
+        )
+    if isinstance(scratch_bytes, bool) or not isinstance(scratch_bytes, int) or scratch_bytes < 1:
+        raise ValueError(f"tercet.{op}: scratch_bytes must be a positive integer, got {scratch_bytes!r}")
+
+
+def _excluded(
+    graph: KnowledgeGraph, sets: EntitySets, exclude: Tensor | EntitySets | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """(offsets, entities) of what to exclude."""
+    if exclude is None:
+        return None, None
+    if isinstance(exclude, Tensor):
+        _checks.integers("follow", "exclude", exclude)
+        _checks.same("follow", "exclude", exclude, "sets", sets.weights, dtype=False)
+        _checks.shape("follow", "exclude", exclude, (len(sets),), "[batch]")
+        return torch.arange(len(sets) + 1, device=exclude.device), exclude.int()
+    _checks.same("follow", "exclude", exclude.weights, "sets", sets.weights, dtype=False)
+    if len(exclude) != len(sets):
+        raise ValueError(f"tercet.follow: exclude must have the batch of sets = {len(sets)}, got {len(exclude)}")
+    return exclude.offsets, exclude.entities
+
+
+def _incoming(
+    graph: KnowledgeGraph, sets: EntitySets, with_edges: bool, layout: str
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """The graph's edges by object where the dense pull is to run, else nothing."""
+    nothing = (None, None, None, None)
+    if layout == "sparse" or graph.objects.device.type != "cpu" or torch.compiler.is_compiling():
+        return nothing
+    if layout == "auto" and not _pull_pays(graph, sets):
+        return nothing
+    offsets, subjects, relations, edges = graph.incoming(edges=with_edges)
+    return offsets, subjects, relations, edges
+
+
+def _pull_pays(graph: KnowledgeGraph, sets: EntitySets) -> bool:
+    """Whether pulling along every edge is predicted to cost less than pushing along the frontier's."""
+    blocks = -(-len(sets) // 16)
+    pull = _PULL_COST * graph.num_edges * blocks
+    if len(sets.entities) * graph.max_degree <= pull:
+        return False
+    bounds = torch.empty(len(sets) + 1, dtype=torch.int64)
+    graph_args = _graph_args(graph.row_offsets, graph.relations, graph.objects, graph.num_relations)
+    _, total_edges = _native.cpu.follow_bounds(graph_args, _sets_args(sets.offsets, sets.entities), bounds.data_ptr())
+    return bool(total_edges > pull)
+
+
+def _graph_args(row_offsets: Tensor, relations: Tensor, objects: Tensor, num_relations: int) -> tuple[int, ...]:
+    return (row_offsets.data_ptr(), relations.data_ptr(), objects.data_ptr(), len(row_offsets) - 1, num_relations)
+
+
+def _sets_args(offsets: Tensor | None, entities: Tensor | None) -> tuple[int, int, int]:
+    return (_native.pointer(offsets), _native.pointer(entities), 0 if offsets is None else len(offsets) - 1)
+
+
+def _lanes(num_entities: int, num_relations: int, dtype: torch.dtype, batch: int, scratch_bytes: int) -> int:
+    """How many rows the pull works on at once: 16, or 4 where the batch or the budget is small, or 0: too large."""
+    for lanes in (16, 4):
+        fits = _native.cpu.follow_pull_bytes(num_entities, num_relations, lanes, dtype.itemsize) <= scratch_bytes
+        if fits and (batch > 4 or lanes == 4):
+            return lanes
+    return 0
+
+
+class _Kept(threading.local):
+    """The accumulators of this thread's last call, by dtype: (num_entities, workers, memory)."""
+
+    def __init__(self) -> None:
+        self.accumulators: dict[torch.dtype, tuple[int, int, Tensor]] = {}
+
+
+_kept = _Kept()
+
+
+def _accumulators(num_entities: int, dtype: torch.dtype, workers: int) -> Tensor:
+    """Clean accumulators for so many workers; kernels leave them clean."""
+    kept_entities, kept_workers, memory = _kept.accumulators.get(dtype, (-1, 0, torch.empty(0)))
+    if kept_entities != num_entities or kept_workers < workers:
+        size = _native.cpu.follow_accumulator_bytes(num_entities, dtype.itemsize)
+        memory = torch.empty(workers * size, dtype=torch.uint8)
+        _native.cpu.follow_scratch_clean(_native.DTYPE_CODES[dtype], memory.data_ptr(), num_entities, workers)
+        _kept.accumulators[dtype] = (num_entities, workers, memory)
+    return memory
+
+
+class _Scratch:
+    """Scratch of the push and of the backward for a batch: accumulators, or room to sort where few edges need it."""
+
+    def __init__(
+        self, num_entities: int, dtype: torch.dtype, batch: int, max_edges: int, threads: int, budget: int
+    ) -> None:
+        accumulator = _native.cpu.follow_accumulator_bytes(num_entities, dtype.itemsize)
+        sorting = _native.cpu.follow_sorting_bytes(max_edges, dtype.itemsize)
+        self.memory: Tensor
+        if max_edges <= _FEW_EDGES or (accumulator > budget and max_edges < 2**32):
+            workers = max(1, min(threads, batch, budget // max(sorting, 1)))
+            self.memory = torch.empty(workers * sorting, dtype=torch.uint8)
+            self.args = (0, self.memory.data_ptr(), workers)
+        else:
+            workers = max(1, min(threads, batch, budget // accumulator))
+            self.memory = _accumulators(num_entities, dtype, workers)
+            self.args = (self.memory.data_ptr(), 0, workers)
+
+
+def _row_chunks(bounds: Tensor, member_bytes: int, budget: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows whose results have room in the budget, one row at least."""
+    batch, room = len(bounds) - 1, max(1, budget // member_bytes)
+    first = 0
+    while first < batch:
+        last = int(torch.searchsorted(bounds, bounds[first] + room, right=True)) - 1
+        last = min(max(last, first + 1), batch)
+        yield first, last
+        first = last
+
+
+def _follow_cpu(
+    weights: Tensor,
+    offsets: Tensor,
+    entities: Tensor,
+    relation_weights: Tensor,
+    row_offsets: Tensor,
+    relations: Tensor,
+    objects: Tensor,
+    edge_weights: Tensor | None,
+    exclude_offsets: Tensor | None,
+    exclude_entities: Tensor | None,
+    in_offsets: Tensor | None,
+    in_subjects: Tensor | None,
+    in_relations: Tensor | None,
+    in_edges: Tensor | None,
+    num_threads: int,
+    scratch_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    cpu, dtype, code = _native.cpu, weights.dtype, _native.DTYPE_CODES[weights.dtype]
+    batch, num_entities, num_relations = len(offsets) - 1, len(row_offsets) - 1, relation_weights.shape[1]
+    weights, relation_weights = weights.contiguous(), relation_weights.contiguous()
+    edge_weights = None if edge_weights is None else edge_weights.contiguous()
+    graph = _graph_args(row_offsets, relations, objects, num_relations)
+    sets, exclude = _sets_args(offsets, entities), _sets_args(exclude_offsets, exclude_entities)
+    weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
+    bounds = torch.empty(batch + 1, dtype=torch.int64)
+    max_edges, total_edges = cpu.follow_bounds(graph, sets, bounds.data_ptr())
+    num_threads = min(num_threads, 1 + total_edges // _EDGES_OF_A_THREAD)
+    lanes = _lanes(num_entities, num_relations, dtype, batch, scratch_bytes // 2) if in_offsets is not None else 0
+    if lanes:
+        pull_bytes = cpu.follow_pull_bytes(num_entities, num_relations, lanes, dtype.itemsize)
+        pull_memory = torch.empty(pull_bytes, dtype=torch.uint8)
+        incoming = tuple(_native.pointer(tensor) for tensor in (in_offsets, in_subjects, in_relations, in_edges))
+    else:
+        scratch = _Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes // 2)
+
+    out_offsets = torch.zeros(batch + 1, dtype=torch.int64)
+    parts: list[tuple[Tensor, Tensor]] = []
+    for first, last in _row_chunks(bounds, 4 + dtype.itemsize, scratch_bytes // 2):
+        room = int(bounds[last] - bounds[first])
+        room_entities, room_weights = torch.empty(room, dtype=torch.int32), torch.empty(room, dtype=dtype)
+        output = (bounds.data_ptr(), room_entities.data_ptr(), room_weights.data_ptr(), out_offsets.data_ptr())
+        if lanes:
+            cpu.follow_pull(code, graph, incoming, sets, weight_args, exclude, first, last, lanes, output,
+                            pull_memory.data_ptr(), num_threads)  # fmt: skip
+        else:
+            cpu.follow_push(code, graph, sets, weight_args, exclude, first, last, max_edges, output, scratch.args)
+        size = int(out_offsets[last] - out_offsets[first])
+        part = torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=dtype)
+        cpu.follow_compact(code, output, first, last, part[0].data_ptr(), part[1].data_ptr(), num_threads)
+        parts.append(part)
+    out_weights, out_entities = _join(parts, int(out_offsets[-1]), dtype)
+    return out_weights, out_offsets, out_entities
+
+
+def _join(parts: list[tuple[Tensor, Tensor]], size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The parts one after another; each is freed once it is copied, so that little more than the result is held."""
+    if len(parts) == 1:
+        return parts[0][1], parts[0][0]
+    weights, entities = torch.empty(size, dtype=dtype), torch.empty(size, dtype=torch.int32)
+    start = 0
+    for position, (part_entities, part_weights) in enumerate(parts):
+        stop = start + len(part_entities)
+        entities[start:stop], weights[start:stop] = part_entities, part_weights
+        parts[position] = (entities, weights)
+        start = stop
+    return weights, entities
+
+
+def _follow_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.follow(*args[:10])
+
+
+def _follow_fake(
+    weights: Tensor, offsets: Tensor, entities: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    size = torch.library.get_ctx().new_dynamic_size()
+    return weights.new_empty(size), torch.empty_like(offsets), entities.new_empty(size)
+
+
+def _follow_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*output[1:], *inputs[:8])
+    ctx.options = inputs[14:]
+
+
+def _follow_gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    with_edges = ctx.needs_input_grad[7]
+    grad_weights, grad_relations, grad_edges = _follow_backward(grad, *ctx.saved_tensors, with_edges, *ctx.options)
+    return (grad_weights, None, None, grad_relations, None, None, None, grad_edges if with_edges else None, *[None] * 8)
+
+
+def _follow_backward_cpu(
+    grad: Tensor,
+    out_offsets: Tensor,
+    out_entities: Tensor,
+    weights: Tensor,
+    offsets: Tensor,
+    entities: Tensor,
+    relation_weights: Tensor,
+    row_offsets: Tensor,
+    relations: Tensor,
+    objects: Tensor,
+    edge_weights: Tensor | None,
+    with_edges: bool,
+    num_threads: int,
+    scratch_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    cpu, dtype, code = _native.cpu, weights.dtype, _native.DTYPE_CODES[weights.dtype]
+    batch, num_entities, num_relations = len(offsets) - 1, len(row_offsets) - 1, relation_weights.shape[1]
+    grad, weights, relation_weights = grad.contiguous(), weights.contiguous(), relation_weights.contiguous()
+    edge_weights = None if edge_weights is None else edge_weights.contiguous()
+    graph = _graph_args(row_offsets, relations, objects, num_relations)
+    sets, result = _sets_args(offsets, entities), _sets_args(out_offsets, out_entities)
+    weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
+    bounds = torch.empty(batch + 1, dtype=torch.int64)
+    max_edges, total_edges = cpu.follow_bounds(graph, sets, bounds.data_ptr())
+    num_threads = min(num_threads, 1 + total_edges // _EDGES_OF_A_THREAD)
+    scratch = _Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes)
+    grad_weights, grad_relations = torch.empty_like(weights), torch.empty_like(relation_weights)
+    cpu.follow_backward(code, graph, sets, weight_args, result, grad.data_ptr(), grad_weights.data_ptr(),
+                        grad_relations.data_ptr(), scratch.args)  # fmt: skip
+    grad_edges = weights.new_zeros(len(objects) if with_edges else 0)
+    if with_edges:
+        scratch = _Scratch(num_entities, dtype, num_threads, max_edges, num_threads, scratch_bytes)
+        cpu.follow_backward_edges(code, graph, sets, weight_args, result, grad.data_ptr(), grad_edges.data_ptr(),
+                                  scratch.args)  # fmt: skip
+    return grad_weights, grad_relations, grad_edges
+
+
+def _follow_backward_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.follow_backward(*args[:12])
+
+
+def _follow_backward_fake(
+    grad: Tensor, out_offsets: Tensor, out_entities: Tensor, weights: Tensor, offsets: Tensor, entities: Tensor,
+    relation_weights: Tensor, row_offsets: Tensor, relations: Tensor, objects: Tensor, edge_weights: Tensor | None,
+    with_edges: bool, num_threads: int, scratch_bytes: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    edges = weights.new_empty(len(objects) if with_edges else 0)
+    return torch.empty_like(weights), torch.empty_like(relation_weights), edges
+
+
+def _no_second_gradient(ctx: Any, *grads: Any) -> Any:
+    raise NotImplementedError("tercet.follow is differentiable once; its gradient has no gradient")
+
+
+_WEIGHTS_AND_GRAPH = (
+    "Tensor weights, Tensor offsets, Tensor entities, Tensor relation_weights,"
+    " Tensor row_offsets, Tensor relations, Tensor objects, Tensor? edge_weights"
+)
+_follow = define(
+    f"follow({_WEIGHTS_AND_GRAPH}, Tensor? exclude_offsets, Tensor? exclude_entities, Tensor? in_offsets,"
+    " Tensor? in_subjects, Tensor? in_relations, Tensor? in_edges, int num_threads, int scratch_bytes)"
+    " -> (Tensor, Tensor, Tensor)",
+    cpu=_follow_cpu,
+    cuda=_follow_cuda,
+    fake=_follow_fake,
+    setup_context=_follow_setup,
+    backward=_follow_gradients,
+)
+_follow_backward = define(
+    f"follow_backward(Tensor grad, Tensor out_offsets, Tensor out_entities, {_WEIGHTS_AND_GRAPH}, bool with_edges,"
+    " int num_threads, int scratch_bytes) -> (Tensor, Tensor, Tensor)",
+    cpu=_follow_backward_cpu,
+    cuda=_follow_backward_cuda,
+    fake=_follow_backward_fake,
+    setup_context=lambda ctx, inputs, output: None,
+    backward=_no_second_gradient,
+)

@@ -68,8 +68,9 @@ def follow_backward(
     relations: Tensor,
     objects: Tensor,
     edge_weights: Tensor | None,
+    with_edges: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients to x, w and c (empty without edge weights); reads the edges of the frontier only."""
+    """Gradients to x, w and c (empty unless `with_edges`); reads the edges of the frontier only."""
     entities = entities.long()
     batch, num_entities = len(offsets) - 1, len(row_offsets) - 1
     num_relations = relation_weights.shape[1]
@@ -88,6 +89,6 @@ def follow_backward(
     grad_relations = relation_weights.new_zeros(batch * num_relations)
     grad_relations = grad_relations.index_add(0, row * num_relations + relation, x * c * arriving)
     grad_edges = weights.new_zeros(0)
-    if edge_weights is not None:
+    if with_edges and edge_weights is not None:
         grad_edges = torch.zeros_like(edge_weights).index_add(0, edge, x * w * arriving)
     return grad_weights, grad_relations.view(batch, num_relations), grad_edges
