@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <tuple>
-#include <utility>
 
 #include "entity_sets.h"
 #include "graph_build.h"
@@ -85,18 +84,20 @@ void bind_traversal(py::module_& m) {
       [](const GraphArgs& graph, const SetsArgs& sets, Pointer bounds) {
         int64_t max_edges = 0, total_edges = 0;
         tercet::follow_bounds(graph_of(graph), sets_of(sets), at<int64_t>(bounds), &max_edges, &total_edges);
-        return std::pair(max_edges, total_edges);
+        return std::tuple(max_edges, total_edges, at<int64_t>(bounds)[std::get<2>(sets)]);
       },
       release());
   m.def(
       "follow_push",
       [](int dtype, const GraphArgs& graph, const SetsArgs& sets, const WeightArgs& weights, const SetsArgs& exclude,
          int64_t first, int64_t last, int64_t max_edges, const OutputArgs& output, const ScratchArgs& scratch) {
+        int64_t members = 0;
         with_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
-          tercet::follow_push<T>(graph_of(graph), sets_of(sets), weights_of<T>(weights), sets_of(exclude), first, last,
+          members = tercet::follow_push<T>(graph_of(graph), sets_of(sets), weights_of<T>(weights), sets_of(exclude), first, last,
                                  max_edges, output_of<T>(output), scratch_of(scratch));
         });
+        return members;
       },
       release());
   m.def(
@@ -104,12 +105,14 @@ void bind_traversal(py::module_& m) {
       [](int dtype, const GraphArgs& graph, const IncomingArgs& incoming, const SetsArgs& sets,
          const WeightArgs& weights, const SetsArgs& exclude, int64_t first, int64_t last, int64_t lanes,
          const OutputArgs& output, Pointer scratch, int num_threads) {
+        int64_t members = 0;
         with_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
-          tercet::follow_pull<T>(graph_of(graph), incoming_of(incoming), sets_of(sets), weights_of<T>(weights),
+          members = tercet::follow_pull<T>(graph_of(graph), incoming_of(incoming), sets_of(sets), weights_of<T>(weights),
                                  sets_of(exclude), first, last, lanes, output_of<T>(output),
                                  at<unsigned char>(scratch), num_threads);
         });
+        return members;
       },
       release());
   m.def(

@@ -7,9 +7,10 @@
 namespace tercet {
 namespace {
 
-constexpr int64_t kLine = 16;    // entities whose sums are drained together
-constexpr int64_t kPage = 4096;  // entities that one flag of the upper level stands for
-constexpr int64_t kLinesOfPage = kPage / kLine;
+constexpr uint32_t kLine = 16;    // entities whose sums are drained together
+constexpr uint32_t kPage = 4096;  // entities that one flag of the upper level stands for
+constexpr uint32_t kLinesOfPage = kPage / kLine;
+constexpr int64_t kHubEdges = 48;  // more edges than this make a subject a hub
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -24,27 +25,28 @@ class Accumulator {
         line_flags_(memory + pages_ * kPage * static_cast<int64_t>(sizeof(T))),
         page_flags_(line_flags_ + pages_ * kLinesOfPage) {}
 
-  void clean() {
+  void clean() const {
     std::fill(sums_, sums_ + pages_ * kPage, T(-0.0));
     std::memset(line_flags_, 0, pages_ * kLinesOfPage + pages_);
   }
 
-  void add(int32_t entity, T value) {
-    sums_[entity] += value + T(0);  // -0.0 becomes 0.0
-    line_flags_[entity / kLine] = 1;
-    page_flags_[entity / kPage] = 1;
+  void add(int32_t entity, T value) const {
+    uint32_t at = static_cast<uint32_t>(entity);
+    sums_[at] += value + T(0);  // -0.0 becomes 0.0
+    line_flags_[at / kLine] = 1;
+    page_flags_[at / kPage] = 1;
   }
 
-  void remove(int32_t entity) { sums_[entity] = T(-0.0); }
+  void remove(int32_t entity) const { sums_[entity] = T(-0.0); }
 
   // Writes the entities that were reached, ascending, with their sums; leaves everything clean. Returns how many.
-  int64_t drain(int32_t* entities, T* weights) {
+  int64_t drain(int32_t* entities, T* weights) const {
     int64_t count = 0;
     for (int64_t page = 0; page < pages_; ++page) {
       if (!page_flags_[page]) continue;
       page_flags_[page] = 0;
       unsigned char* flags = line_flags_ + page * kLinesOfPage;
-      for (int64_t line = 0; line < kLinesOfPage; ++line) {
+      for (uint32_t line = 0; line < kLinesOfPage; ++line) {
         if (!flags[line]) continue;
         flags[line] = 0;
         count += drain_line(page * kPage + line * kLine, entities + count, weights + count);
@@ -54,24 +56,23 @@ class Accumulator {
   }
 
   // A plain table of values, for the backward: what is not set reads as zero.
-  void set(int32_t entity, T value) { sums_[entity] = value; }
+  void set(int32_t entity, T value) const { sums_[entity] = value; }
   T get(int32_t entity) const { return sums_[entity]; }
 
  private:
   using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
-  int64_t drain_line(int64_t first, int32_t* entities, T* weights) {
-    T* sums = sums_ + first;
+  // Writes each candidate before it is known whether it counts: no branch to predict, but room for one more is needed.
+  int64_t drain_line(int64_t first, int32_t* __restrict entities, T* __restrict weights) const {
+    T* __restrict sums = sums_ + first;
     Bits untouched = std::bit_cast<Bits>(T(-0.0));
-    uint32_t reached = 0;
-    for (uint32_t i = 0; i < kLine; ++i) reached |= uint32_t(std::bit_cast<Bits>(sums[i]) != untouched) << i;
     int64_t count = 0;
-    for (; reached; reached &= reached - 1, ++count) {
-      int i = std::countr_zero(reached);
+    for (uint32_t i = 0; i < kLine; ++i) {
       entities[count] = static_cast<int32_t>(first + i);
       weights[count] = sums[i];
+      count += std::bit_cast<Bits>(sums[i]) != untouched;
     }
-    for (int64_t i = 0; i < kLine; ++i) sums[i] = T(-0.0);
+    for (uint32_t i = 0; i < kLine; ++i) sums[i] = T(-0.0);
     return count;
   }
 
@@ -86,15 +87,26 @@ Accumulator<T> accumulator_of(const FollowScratch& scratch, int worker, int64_t 
   return {scratch.accumulators + worker * follow_accumulator_bytes(num_entities, sizeof(T)), num_entities};
 }
 
-// Calls visit(edge, object, value) for every edge of the row's frontier, in the order of members and edges.
+// Members are scattered over the graph: their edges are asked for before their turn.
+inline void prefetch_edges(const Graph& graph, const Sets& sets, int64_t member, int64_t last) {
+#if defined(__GNUC__)
+  if (member >= last) return;
+  int64_t edge = graph.row_offsets[sets.entities[member]];
+  __builtin_prefetch(graph.objects + edge);
+  __builtin_prefetch(graph.relations + edge);
+#endif
+}
+
+// Calls visit(object, value) for every edge of the row's frontier, in the order of members and edges. The arguments are
+// copies, so that what `visit` stores cannot make the compiler load their pointers anew for each edge.
 template <class T, class Visit>
-void for_each_edge(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights, int64_t row,
-                   const Visit& visit) {
+void for_each_edge(Graph graph, Sets sets, FollowWeights<T> weights, int64_t row, Visit visit) {
   const T* of_relation = weights.relations + row * graph.num_relations;
-  for (int64_t member = sets.offsets[row]; member < sets.offsets[row + 1]; ++member) {
+  for (int64_t member = sets.offsets[row], last = sets.offsets[row + 1]; member < last; ++member) {
+    prefetch_edges(graph, sets, member + 4, last);
     int32_t subject = sets.entities[member];
     T x = weights.members[member];
-    for (int64_t edge = graph.row_offsets[subject]; edge < graph.row_offsets[subject + 1]; ++edge) {
+    for (int64_t edge = graph.row_offsets[subject], end = graph.row_offsets[subject + 1]; edge < end; ++edge) {
       T value = x * of_relation[graph.relations[edge]];
       if (weights.edges) value *= weights.edges[edge];
       visit(graph.objects[edge], value);
@@ -104,8 +116,8 @@ void for_each_edge(const Graph& graph, const Sets& sets, const FollowWeights<T>&
 
 template <class T>
 int64_t push_row_accumulating(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights,
-                              const Sets& exclude, int64_t row, Accumulator<T> sums, int32_t* entities, T* values) {
-  for_each_edge(graph, sets, weights, row, [&](int32_t object, T value) { sums.add(object, value); });
+                              const Sets& exclude, int64_t row, const Accumulator<T>& sums, int32_t* entities, T* values) {
+  for_each_edge(graph, sets, weights, row, [sums](int32_t object, T value) { sums.add(object, value); });
   if (exclude.offsets) {
     for (int64_t i = exclude.offsets[row]; i < exclude.offsets[row + 1]; ++i) sums.remove(exclude.entities[i]);
   }
@@ -139,15 +151,11 @@ int64_t push_row_sorting(const Graph& graph, const Sets& sets, const FollowWeigh
   return count;
 }
 
-void accumulate_offsets(int64_t* offsets, int64_t first, int64_t last) {
-  for (int64_t row = first; row < last; ++row) offsets[row + 1] += offsets[row];
-}
-
 // What arrives at an object from the gradient of a result's row: a table where there is one, else a binary search.
 template <class T>
 class Arriving {
  public:
-  Arriving(const Sets& result, const T* grad, int64_t row, Accumulator<T>* table)
+  Arriving(const Sets& result, const T* grad, int64_t row, const Accumulator<T>* table)
       : begin_(result.entities + result.offsets[row]),
         end_(result.entities + result.offsets[row + 1]),
         grad_(grad + result.offsets[row]),
@@ -164,7 +172,6 @@ class Arriving {
   Arriving(const Arriving&) = delete;
   Arriving& operator=(const Arriving&) = delete;
 
-  T in_table(int32_t object) const { return table_->get(object); }
   T searched(int32_t object) const {
     const int32_t* found = std::lower_bound(begin_, end_, object);
     return found != end_ && *found == object ? grad_[found - begin_] : T(0);
@@ -174,27 +181,31 @@ class Arriving {
   const int32_t* begin_;
   const int32_t* end_;
   const T* grad_;
-  Accumulator<T>* table_;
+  const Accumulator<T>* table_;
 };
 
-// One row: edges of one subject and relation are summed first, since x and w are theirs in common.
+// One row. A hub's edges of one relation are summed before they meet x and w; elsewhere runs are too short to find. The
+// arguments are copies for the reason given at for_each_edge.
 template <class T, class Arrive>
-void backward_row(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights, int64_t row,
-                  const Arrive& arrive, T* grad_members, T* grad_relations) {
+void backward_row(Graph graph, Sets sets, FollowWeights<T> weights, int64_t row, Arrive arrive,
+                  T* __restrict grad_members, T* __restrict grad_relations) {
   const T* of_relation = weights.relations + row * graph.num_relations;
   T* to_relation = grad_relations + row * graph.num_relations;
   std::fill(to_relation, to_relation + graph.num_relations, T(0));
-  for (int64_t member = sets.offsets[row]; member < sets.offsets[row + 1]; ++member) {
+  for (int64_t member = sets.offsets[row], last = sets.offsets[row + 1]; member < last; ++member) {
+    prefetch_edges(graph, sets, member + 4, last);
     int32_t subject = sets.entities[member];
     T x = weights.members[member], to_member = 0;
     int64_t edge = graph.row_offsets[subject], end = graph.row_offsets[subject + 1];
+    bool hub = end - edge > kHubEdges;
     while (edge < end) {
       int32_t relation = graph.relations[edge];
       T sum = 0;
-      for (; edge < end && graph.relations[edge] == relation; ++edge) {
+      do {
         T arriving = arrive(graph.objects[edge]);
         sum += weights.edges ? arriving * weights.edges[edge] : arriving;
-      }
+        ++edge;
+      } while (hub && edge < end && graph.relations[edge] == relation);
       to_member += of_relation[relation] * sum;
       to_relation[relation] += x * sum;
     }
@@ -240,14 +251,14 @@ void follow_bounds(const Graph& graph, const Sets& sets, int64_t* bounds, int64_
       int32_t subject = sets.entities[member];
       edges += graph.row_offsets[subject + 1] - graph.row_offsets[subject];
     }
-    bounds[row + 1] = bounds[row] + std::min(edges, graph.num_entities);
+    bounds[row + 1] = bounds[row] + std::min(edges, graph.num_entities) + 1;
     *max_edges = std::max(*max_edges, edges);
     *total_edges += edges;
   }
 }
 
 template <class T>
-void follow_push(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights, const Sets& exclude,
+int64_t follow_push(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights, const Sets& exclude,
                  int64_t first, int64_t last, int64_t max_edges, const FollowOutput<T>& output,
                  const FollowScratch& scratch) {
   int64_t stride = follow_sorting_bytes(max_edges, sizeof(T));
@@ -264,7 +275,13 @@ void follow_push(const Graph& graph, const Sets& sets, const FollowWeights<T>& w
     }
     output.offsets[row + 1] = count;
   });
-  accumulate_offsets(output.offsets, first, last);
+  return follow_offsets(output.offsets, first, last);
+}
+
+int64_t follow_offsets(int64_t* offsets, int64_t first, int64_t last) {
+  if (first == 0) offsets[0] = 0;
+  for (int64_t row = first; row < last; ++row) offsets[row + 1] += offsets[row];
+  return offsets[last] - offsets[first];
 }
 
 template <class T>
@@ -285,7 +302,7 @@ void follow_backward(const Graph& graph, const Sets& sets, const FollowWeights<T
     if (scratch.accumulators) {
       auto table = accumulator_of<T>(scratch, worker, graph.num_entities);
       Arriving<T> arriving(result, grad, row, &table);
-      backward_row(graph, sets, weights, row, [&](int32_t object) { return arriving.in_table(object); }, grad_members,
+      backward_row(graph, sets, weights, row, [table](int32_t object) { return table.get(object); }, grad_members,
                    grad_relations);
     } else {
       Arriving<T> arriving(result, grad, row, nullptr);
@@ -318,7 +335,7 @@ void follow_backward_edges(const Graph& graph, const Sets& sets, const FollowWei
         auto table = accumulator_of<T>(scratch, worker, graph.num_entities);
         Arriving<T> arriving(result, grad, row, &table);
         backward_edges_row(graph, sets, weights, row, first_member, last_member,
-                           [&](int32_t object) { return arriving.in_table(object); }, grad_edges);
+                           [table](int32_t object) { return table.get(object); }, grad_edges);
       } else {
         Arriving<T> arriving(result, grad, row, nullptr);
         backward_edges_row(graph, sets, weights, row, first_member, last_member,
@@ -330,7 +347,7 @@ void follow_backward_edges(const Graph& graph, const Sets& sets, const FollowWei
 
 #define TERCET_INSTANTIATE(T)                                                                                         \
   template void follow_scratch_clean<T>(unsigned char*, int64_t, int);                                                \
-  template void follow_push<T>(const Graph&, const Sets&, const FollowWeights<T>&, const Sets&, int64_t, int64_t,     \
+  template int64_t follow_push<T>(const Graph&, const Sets&, const FollowWeights<T>&, const Sets&, int64_t, int64_t,     \
                                int64_t, const FollowOutput<T>&, const FollowScratch&);                                \
   template void follow_compact<T>(const FollowOutput<T>&, int64_t, int64_t, int32_t*, T*, int);                       \
   template void follow_backward<T>(const Graph&, const Sets&, const FollowWeights<T>&, const Sets&, const T*, T*, T*, \

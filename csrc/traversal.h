@@ -27,7 +27,8 @@ struct Incoming {
 };
 
 // Where the rows of a result go before its size is known: row b may fill bounds[b] .. bounds[b + 1] (shifted so that the
-// first row of the chunk starts at 0), and offsets[b + 1] receives the running number of members.
+// first row of the chunk starts at 0), and offsets[b + 1] receives the running number of members; the first chunk also
+// writes offsets[0] = 0.
 template <class T>
 struct FollowOutput {
   const int64_t* bounds;  // [batch + 1]
@@ -50,23 +51,27 @@ int64_t follow_sorting_bytes(int64_t max_edges, int64_t value_bytes);
 template <class T>
 void follow_scratch_clean(unsigned char* accumulators, int64_t num_entities, int num_workers);
 
-// bounds[b + 1] - bounds[b] = min(edges of row b's frontier, num_entities). Returns the most edges of one row through
-// max_edges and all edges through total_edges.
+// bounds[b + 1] - bounds[b] = min(edges of row b's frontier, num_entities) + 1: the room that row b needs, one more than
+// it can fill because the push writes an entity before it knows whether it is a member. Returns the most edges of one row
+// through max_edges and all edges through total_edges.
 void follow_bounds(const Graph& graph, const Sets& sets, int64_t* bounds, int64_t* max_edges, int64_t* total_edges);
 
-// Rows first .. last, sparse push. max_edges: the most edges of one row.
+// Rows first .. last, sparse push. max_edges: the most edges of one row. Returns the members of the chunk.
 template <class T>
-void follow_push(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights, const Sets& exclude,
+int64_t follow_push(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights, const Sets& exclude,
                  int64_t first, int64_t last, int64_t max_edges, const FollowOutput<T>& output,
                  const FollowScratch& scratch);
 
 // Rows first .. last, dense pull with `lanes` (4 or 16) rows as the vector dimension.
-// scratch: [follow_pull_bytes], not initialised.
+// scratch: [follow_pull_bytes], not initialised. Returns the members of the chunk.
 int64_t follow_pull_bytes(int64_t num_entities, int64_t num_relations, int64_t lanes, int64_t value_bytes);
 template <class T>
-void follow_pull(const Graph& graph, const Incoming& incoming, const Sets& sets, const FollowWeights<T>& weights,
+int64_t follow_pull(const Graph& graph, const Incoming& incoming, const Sets& sets, const FollowWeights<T>& weights,
                  const Sets& exclude, int64_t first, int64_t last, int64_t lanes, const FollowOutput<T>& output,
                  unsigned char* scratch, int num_threads);
+
+// Turns the sizes that a chunk left in offsets[first + 1 ..] into running sums; returns the members of the chunk.
+int64_t follow_offsets(int64_t* offsets, int64_t first, int64_t last);
 
 // Copies the rows first .. last out of the room that FollowOutput gave them into consecutive arrays.
 template <class T>

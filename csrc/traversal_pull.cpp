@@ -63,7 +63,8 @@ class Pull {
         weights_(weights),
         exclude_(exclude),
         rows_(rows),
-        block_(scratch, graph.num_entities, graph.num_relations, kLanes) {}
+        block_(scratch, graph.num_entities, graph.num_relations, kLanes),
+        num_edges_(incoming.offsets[graph.num_entities]) {}
 
   void run(const FollowOutput<T>& output, int64_t chunk_first_row, int num_threads) {
     int64_t chunks = num_chunks(graph_.num_entities);
@@ -141,7 +142,8 @@ class Pull {
       uint32_t reached = block_.out[object];
       if (!reached) continue;
       T sums[kLanes] = {};
-      for (int64_t i = incoming_.offsets[object]; i < incoming_.offsets[object + 1]; ++i) {
+      for (int64_t i = incoming_.offsets[object], end = incoming_.offsets[object + 1]; i < end; ++i) {
+        prefetch(i + 12);
         int64_t subject = incoming_.subjects[i];
         if (!block_.in[subject]) continue;
         const T* x = block_.x + subject * kLanes;
@@ -161,6 +163,12 @@ class Pull {
     }
   }
 
+  void prefetch(int64_t i) const {
+#if defined(__GNUC__)
+    if (i < num_edges_) __builtin_prefetch(block_.x + incoming_.subjects[i] * static_cast<int64_t>(kLanes));
+#endif
+  }
+
   const Graph& graph_;
   const Incoming& incoming_;
   const Sets& sets_;
@@ -168,6 +176,7 @@ class Pull {
   const Sets& exclude_;
   Range rows_;
   Block<T> block_;
+  int64_t num_edges_;
 };
 
 }  // namespace
@@ -178,7 +187,7 @@ int64_t follow_pull_bytes(int64_t num_entities, int64_t num_relations, int64_t l
 }
 
 template <class T>
-void follow_pull(const Graph& graph, const Incoming& incoming, const Sets& sets, const FollowWeights<T>& weights,
+int64_t follow_pull(const Graph& graph, const Incoming& incoming, const Sets& sets, const FollowWeights<T>& weights,
                  const Sets& exclude, int64_t first, int64_t last, int64_t lanes, const FollowOutput<T>& output,
                  unsigned char* scratch, int num_threads) {
   for (int64_t row = first; row < last; row += lanes) {
@@ -189,11 +198,11 @@ void follow_pull(const Graph& graph, const Incoming& incoming, const Sets& sets,
       Pull<T, 4>(graph, incoming, sets, weights, exclude, rows, scratch).run(output, first, num_threads);
     }
   }
-  for (int64_t row = first; row < last; ++row) output.offsets[row + 1] += output.offsets[row];
+  return follow_offsets(output.offsets, first, last);
 }
 
 #define TERCET_INSTANTIATE(T)                                                                                         \
-  template void follow_pull<T>(const Graph&, const Incoming&, const Sets&, const FollowWeights<T>&, const Sets&,      \
+  template int64_t follow_pull<T>(const Graph&, const Incoming&, const Sets&, const FollowWeights<T>&, const Sets&,      \
                                int64_t, int64_t, int64_t, const FollowOutput<T>&, unsigned char*, int);
 TERCET_INSTANTIATE(float)
 TERCET_INSTANTIATE(double)

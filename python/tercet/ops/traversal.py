@@ -30,7 +30,7 @@ _FEW_EDGES = 512
 # Fewer edges than this in all are worked on faster by one thread than by waking others.
 _EDGES_OF_A_THREAD = 16384
 # One edge for 16 lanes of a pull costs about as much as this many edges of a push (benchmarks/bench_traversal.py).
-_PULL_COST = 2.5
+_PULL_COST = 5.0
 
 
 def follow(
@@ -173,7 +173,7 @@ def _pull_pays(graph: KnowledgeGraph, sets: EntitySets) -> bool:
         return False
     bounds = torch.empty(len(sets) + 1, dtype=torch.int64)
     graph_args = _graph_args(graph.row_offsets, graph.relations, graph.objects, graph.num_relations)
-    _, total_edges = _native.cpu.follow_bounds(graph_args, _sets_args(sets.offsets, sets.entities), bounds.data_ptr())
+    _, total_edges, _ = _native.cpu.follow_bounds(graph_args, _sets_args(sets.offsets, sets.entities), bounds.data_ptr())
     return bool(total_edges > pull)
 
 
@@ -234,14 +234,17 @@ class _Scratch:
             self.args = (self.memory.data_ptr(), 0, workers)
 
 
-def _row_chunks(bounds: Tensor, member_bytes: int, budget: int) -> Iterator[tuple[int, int]]:
-    """Ranges of rows whose results have room in the budget, one row at least."""
-    batch, room = len(bounds) - 1, max(1, budget // member_bytes)
+def _row_chunks(bounds: Tensor, room: int, budget: int) -> Iterator[tuple[int, int, int]]:
+    """(first row, last row, room in members) of chunks whose results have room in the budget, one row at least."""
+    batch = len(bounds) - 1
+    if room <= budget:
+        yield 0, batch, room
+        return
     first = 0
     while first < batch:
-        last = int(torch.searchsorted(bounds, bounds[first] + room, right=True)) - 1
+        last = int(torch.searchsorted(bounds, bounds[first] + budget, right=True)) - 1
         last = min(max(last, first + 1), batch)
-        yield first, last
+        yield first, last, int(bounds[last] - bounds[first])
         first = last
 
 
@@ -271,7 +274,7 @@ def _follow_cpu(
     sets, exclude = _sets_args(offsets, entities), _sets_args(exclude_offsets, exclude_entities)
     weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
     bounds = torch.empty(batch + 1, dtype=torch.int64)
-    max_edges, total_edges = cpu.follow_bounds(graph, sets, bounds.data_ptr())
+    max_edges, total_edges, room = cpu.follow_bounds(graph, sets, bounds.data_ptr())
     num_threads = min(num_threads, 1 + total_edges // _EDGES_OF_A_THREAD)
     lanes = _lanes(num_entities, num_relations, dtype, batch, scratch_bytes // 2) if in_offsets is not None else 0
     if lanes:
@@ -281,29 +284,29 @@ def _follow_cpu(
     else:
         scratch = _Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes // 2)
 
-    out_offsets = torch.zeros(batch + 1, dtype=torch.int64)
+    out_offsets = torch.empty(batch + 1, dtype=torch.int64)
     parts: list[tuple[Tensor, Tensor]] = []
-    for first, last in _row_chunks(bounds, 4 + dtype.itemsize, scratch_bytes // 2):
-        room = int(bounds[last] - bounds[first])
+    for first, last, room in _row_chunks(bounds, room, scratch_bytes // 2 // (4 + dtype.itemsize)):
         room_entities, room_weights = torch.empty(room, dtype=torch.int32), torch.empty(room, dtype=dtype)
         output = (bounds.data_ptr(), room_entities.data_ptr(), room_weights.data_ptr(), out_offsets.data_ptr())
         if lanes:
-            cpu.follow_pull(code, graph, incoming, sets, weight_args, exclude, first, last, lanes, output,
-                            pull_memory.data_ptr(), num_threads)  # fmt: skip
+            size = cpu.follow_pull(code, graph, incoming, sets, weight_args, exclude, first, last, lanes, output,
+                                   pull_memory.data_ptr(), num_threads)  # fmt: skip
         else:
-            cpu.follow_push(code, graph, sets, weight_args, exclude, first, last, max_edges, output, scratch.args)
-        size = int(out_offsets[last] - out_offsets[first])
+            size = cpu.follow_push(code, graph, sets, weight_args, exclude, first, last, max_edges, output,
+                                   scratch.args)  # fmt: skip
         part = torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=dtype)
         cpu.follow_compact(code, output, first, last, part[0].data_ptr(), part[1].data_ptr(), num_threads)
         parts.append(part)
-    out_weights, out_entities = _join(parts, int(out_offsets[-1]), dtype)
+    out_weights, out_entities = _join(parts, dtype)
     return out_weights, out_offsets, out_entities
 
 
-def _join(parts: list[tuple[Tensor, Tensor]], size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _join(parts: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """The parts one after another; each is freed once it is copied, so that little more than the result is held."""
     if len(parts) == 1:
         return parts[0][1], parts[0][0]
+    size = sum(len(entities) for entities, _ in parts)
     weights, entities = torch.empty(size, dtype=dtype), torch.empty(size, dtype=torch.int32)
     start = 0
     for position, (part_entities, part_weights) in enumerate(parts):
@@ -361,7 +364,7 @@ def _follow_backward_cpu(
     sets, result = _sets_args(offsets, entities), _sets_args(out_offsets, out_entities)
     weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
     bounds = torch.empty(batch + 1, dtype=torch.int64)
-    max_edges, total_edges = cpu.follow_bounds(graph, sets, bounds.data_ptr())
+    max_edges, total_edges, _ = cpu.follow_bounds(graph, sets, bounds.data_ptr())
     num_threads = min(num_threads, 1 + total_edges // _EDGES_OF_A_THREAD)
     scratch = _Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes)
     grad_weights, grad_relations = torch.empty_like(weights), torch.empty_like(relation_weights)
