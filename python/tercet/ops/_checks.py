@@ -38,6 +38,14 @@ def shape(op: str, name: str, value: Tensor, wanted: tuple[int, ...], meaning: s
         raise ValueError(f"tercet.{op}: {name} must be {meaning} = {list(wanted)}, got {list(value.shape)}")
 
 
+def in_range(op: str, name: str, value: Tensor, size: int) -> None:
+    """Every id is in 0..size-1; not checked while tracing, where values are unknown."""
+    if value.numel() and not torch.compiler.is_compiling():
+        lowest, highest = (int(bound) for bound in torch.aminmax(value))
+        if lowest < 0 or highest >= size:
+            raise ValueError(f"tercet.{op}: {name} must be in 0..{size - 1}, got {lowest if lowest < 0 else highest}")
+
+
 def same(op: str, name: str, value: Tensor, other_name: str, other: Tensor, *, dtype: bool = True) -> None:
     """`value` lies on the device of `other` and, unless `dtype=False`, has its dtype."""
     if value.device != other.device:
@@ -55,9 +63,9 @@ def choice(op: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def threads(op: str, num_threads: int | None) -> int:
-    """The number of CPU threads to use; None means torch's setting."""
+    """The number of CPU threads as ops take it; 0 stands for torch's setting, which cannot be read while tracing."""
     if num_threads is None:
-        return torch.get_num_threads()
+        return 0
     if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
         raise ValueError(f"tercet.{op}: num_threads must be a positive integer, got {num_threads!r}")
     return num_threads

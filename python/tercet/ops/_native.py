@@ -103,6 +103,11 @@ def _warn_once(name: str, message: str) -> None:
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1}
 
 
+def threads(num_threads: int) -> int:
+    """The number of CPU threads that an op was given; 0 stands for torch's setting."""
+    return num_threads or torch.get_num_threads()
+
+
 def pointer(tensor: torch.Tensor | None) -> int:
     """The address of a contiguous tensor's data; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()

@@ -126,6 +126,7 @@ def _merge_cpu(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     a = (a_offsets.data_ptr(), a_entities.data_ptr(), len(a_offsets) - 1)
     b = (b_offsets.data_ptr(), b_entities.data_ptr(), len(b_offsets) - 1)
+    num_threads = _native.threads(num_threads)
     code, offsets = _HOW.index(how), torch.empty_like(a_offsets)
     size = _native.cpu.merge_count(a, b, code, offsets.data_ptr(), num_threads)
     entities = torch.empty(size, dtype=torch.int32)
@@ -157,7 +158,7 @@ def _top_cpu(weights: Tensor, offsets: Tensor, k: int, num_threads: int) -> tupl
     torch.cumsum(offsets.diff().clamp(max=k), 0, out=kept[1:])
     order, index = torch.empty(len(weights), dtype=torch.int64), torch.empty(int(kept[-1]), dtype=torch.int64)
     _native.cpu.top_fill(_native.DTYPE_CODES[weights.dtype], weights.data_ptr(), offsets.data_ptr(), len(offsets) - 1,
-                         kept.data_ptr(), order.data_ptr(), index.data_ptr(), num_threads)  # fmt: skip
+                         kept.data_ptr(), order.data_ptr(), index.data_ptr(), _native.threads(num_threads))  # fmt: skip
     return index, kept
 
 

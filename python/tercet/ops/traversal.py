@@ -115,6 +115,12 @@ def _check(
     scratch_bytes: int,
 ) -> None:
     op = "follow"
+    for name, value, attribute, wanted in (
+        ("graph", graph, "row_offsets", "a KnowledgeGraph"),
+        ("sets", sets, "entities", "EntitySets"),
+    ):
+        if not hasattr(value, attribute):
+            raise TypeError(f"tercet.{op}: {name} must be {wanted}, got {type(value).__name__}")
     _checks.choice(op, "layout", layout, ("auto", "sparse", "dense"))
     _checks.floating(op, "relation_weights", relation_weights)
     _checks.same(op, "relation_weights", relation_weights, "sets", sets.weights)
@@ -126,13 +132,17 @@ def _check(
         _checks.floating(op, "edge_weights", edge_weights)
         _checks.same(op, "edge_weights", edge_weights, "sets", sets.weights)
         _checks.shape(op, "edge_weights", edge_weights, (graph.num_edges,), "[num_edges]")
-    if sets.num_entities > graph.num_entities:
-        raise ValueError(
-            f"tercet.{op}: sets must hold entities of the graph (0..{graph.num_entities - 1}), got sets over"
-            f" {sets.num_entities} entities"
-        )
+    _check_entities("sets", sets, graph)
     if isinstance(scratch_bytes, bool) or not isinstance(scratch_bytes, int) or scratch_bytes < 1:
         raise ValueError(f"tercet.{op}: scratch_bytes must be a positive integer, got {scratch_bytes!r}")
+
+
+def _check_entities(name: str, sets: EntitySets, graph: KnowledgeGraph) -> None:
+    if sets.num_entities > graph.num_entities:
+        raise ValueError(
+            f"tercet.follow: {name} must hold entities of the graph (0..{graph.num_entities - 1}), got sets over"
+            f" {sets.num_entities} entities"
+        )
 
 
 def _excluded(
@@ -145,10 +155,14 @@ def _excluded(
         _checks.integers("follow", "exclude", exclude)
         _checks.same("follow", "exclude", exclude, "sets", sets.weights, dtype=False)
         _checks.shape("follow", "exclude", exclude, (len(sets),), "[batch]")
+        _checks.in_range("follow", "exclude", exclude, graph.num_entities)
         return torch.arange(len(sets) + 1, device=exclude.device), exclude.int()
+    if not hasattr(exclude, "entities"):
+        raise TypeError(f"tercet.follow: exclude must be a torch.Tensor or EntitySets, got {type(exclude).__name__}")
     _checks.same("follow", "exclude", exclude.weights, "sets", sets.weights, dtype=False)
     if len(exclude) != len(sets):
         raise ValueError(f"tercet.follow: exclude must have the batch of sets = {len(sets)}, got {len(exclude)}")
+    _check_entities("exclude", exclude, graph)
     return exclude.offsets, exclude.entities
 
 
@@ -275,7 +289,7 @@ def _follow_cpu(
     weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
     bounds = torch.empty(batch + 1, dtype=torch.int64)
     max_edges, total_edges, room = cpu.follow_bounds(graph, sets, bounds.data_ptr())
-    num_threads = min(num_threads, 1 + total_edges // _EDGES_OF_A_THREAD)
+    num_threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
     lanes = _lanes(num_entities, num_relations, dtype, batch, scratch_bytes // 2) if in_offsets is not None else 0
     if lanes:
         pull_bytes = cpu.follow_pull_bytes(num_entities, num_relations, lanes, dtype.itemsize)
@@ -365,7 +379,7 @@ def _follow_backward_cpu(
     weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
     bounds = torch.empty(batch + 1, dtype=torch.int64)
     max_edges, total_edges, _ = cpu.follow_bounds(graph, sets, bounds.data_ptr())
-    num_threads = min(num_threads, 1 + total_edges // _EDGES_OF_A_THREAD)
+    num_threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
     scratch = _Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes)
     grad_weights, grad_relations = torch.empty_like(weights), torch.empty_like(relation_weights)
     cpu.follow_backward(code, graph, sets, weight_args, result, grad.data_ptr(), grad_weights.data_ptr(),
