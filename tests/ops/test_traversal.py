@@ -317,7 +317,7 @@ GOOD = torch.ones(2, 2)
         ({"num_threads": 0}, ValueError, "num_threads must be a positive integer, got 0"),
         ({"scratch_bytes": 0}, ValueError, "scratch_bytes must be a positive integer, got 0"),
         ({"sets": EntitySets.one_hot([0, 7])}, ValueError, "sets must hold entities of the graph (0..2)"),
-        ({"sets": torch.ones(2)}, TypeError, "sets must be EntitySets, got Tensor"),
+        ({"sets": torch.ones(2)}, TypeError, "tercet.follow: sets must be EntitySets, got Tensor"),
         ({"graph": "graph"}, TypeError, "graph must be a KnowledgeGraph, got str"),
     ],
 )  # fmt: skip

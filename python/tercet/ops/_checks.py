@@ -38,6 +38,12 @@ def shape(op: str, name: str, value: Tensor, wanted: tuple[int, ...], meaning: s
         raise ValueError(f"tercet.{op}: {name} must be {meaning} = {list(wanted)}, got {list(value.shape)}")
 
 
+def entity_sets(op: str, name: str, value: Any) -> None:
+    """`value` is EntitySets, known here by its members."""
+    if not hasattr(value, "entities"):
+        raise TypeError(f"tercet.{op}: {name} must be EntitySets, got {type(value).__name__}")
+
+
 def in_range(op: str, name: str, value: Tensor, size: int) -> None:
     """Every id is in 0..size-1; not checked while tracing, where values are unknown."""
     if value.numel() and not torch.compiler.is_compiling():

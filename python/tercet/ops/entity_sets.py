@@ -79,6 +79,7 @@ def count(sets: EntitySets) -> Tensor:
         >>> count(EntitySets.from_lists([{1: 0.5, 2: 1.0}, {}]))
         tensor([1.5000, 0.0000])
     """
+    _checks.entity_sets("count", "sets", sets)
     return sets.weights.new_zeros(len(sets)).index_add(0, sets.rows(), sets.weights)
 
 
@@ -94,6 +95,7 @@ def top(sets: EntitySets, k: int, *, num_threads: int | None = None) -> EntitySe
         >>> top(EntitySets.from_lists([{1: 0.5, 2: 1.0, 3: 0.5}]), 2).to_lists()
         [{1: 0.5, 2: 1.0}]
     """
+    _checks.entity_sets("top", "sets", sets)
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"tercet.top: k must be a positive integer, got {k!r}")
     index, offsets = _top(sets.weights.detach(), sets.offsets, k, _checks.threads("top", num_threads))
@@ -103,6 +105,8 @@ def top(sets: EntitySets, k: int, *, num_threads: int | None = None) -> EntitySe
 def _merged(
     op: str, a: EntitySets, b: EntitySets, how: str, num_threads: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _checks.entity_sets(op, "a", a)
+    _checks.entity_sets(op, "b", b)
     _checks.same(op, "a", a.weights, "b", b.weights)
     if len(a) != len(b):
         raise ValueError(f"tercet.{op}: a and b must have one batch size, got {len(a)} and {len(b)}")

@@ -115,12 +115,9 @@ def _check(
     scratch_bytes: int,
 ) -> None:
     op = "follow"
-    for name, value, attribute, wanted in (
-        ("graph", graph, "row_offsets", "a KnowledgeGraph"),
-        ("sets", sets, "entities", "EntitySets"),
-    ):
-        if not hasattr(value, attribute):
-            raise TypeError(f"tercet.{op}: {name} must be {wanted}, got {type(value).__name__}")
+    if not hasattr(graph, "row_offsets"):
+        raise TypeError(f"tercet.{op}: graph must be a KnowledgeGraph, got {type(graph).__name__}")
+    _checks.entity_sets(op, "sets", sets)
     _checks.choice(op, "layout", layout, ("auto", "sparse", "dense"))
     _checks.floating(op, "relation_weights", relation_weights)
     _checks.same(op, "relation_weights", relation_weights, "sets", sets.weights)
