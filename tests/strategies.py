@@ -49,11 +49,12 @@ def random_graph(
     relations = rng.integers(0, num_relations, num_triples)
     for hub in rng.integers(0, used, hubs):
         others = np.arange(used)
-        heads, tails = np.concatenate([heads, np.full(used, hub), others]), np.concatenate([tails, others, 0 * others + hub])
+        heads, tails = (
+            np.concatenate([heads, np.full(used, hub), others]),
+            np.concatenate([tails, others, 0 * others + hub]),
+        )
         relations = np.concatenate([relations, rng.integers(0, num_relations, 2 * used)])
-    return KnowledgeGraph.from_triples(
-        heads, relations, tails, num_entities=num_entities, num_relations=num_relations
-    )
+    return KnowledgeGraph.from_triples(heads, relations, tails, num_entities=num_entities, num_relations=num_relations)
 
 
 def random_sets(

@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from tercet.graph.entity_sets import EntitySets
 from tercet.graph.knowledge_graph import KnowledgeGraph
+from tercet.ops._scratch import release_scratch
 from tercet.ops.entity_sets import count, difference, intersect, top, union
 from tercet.ops.traversal import follow
 
@@ -17,6 +18,7 @@ __all__ = [
     "difference",
     "follow",
     "intersect",
+    "release_scratch",
     "top",
     "union",
 ]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import dtypes, random_sets, seeds
 from torch.utils import _pytree as pytree
 
+from strategies import dtypes, random_sets, seeds
 from tercet import EntitySets
 
 

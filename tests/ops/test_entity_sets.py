@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import dtypes, random_sets, seeds
 from torch import Tensor
 
 import tercet
+from strategies import dtypes, random_sets, seeds
 from tercet import EntitySets
 from tercet.ops import entity_sets as ops
 from tercet.ops.reference import entity_sets as reference
@@ -114,7 +114,9 @@ def test_gradcheck(pair: Pair) -> None:
     if len(weights):
         assert torch.autograd.gradcheck(lambda w: tercet.count(pair[0].with_weights(w)), weights)
         assert torch.autograd.gradcheck(lambda w: tercet.top(pair[0].with_weights(w), 3).weights, weights)
-        assert torch.autograd.gradcheck(lambda w: tercet.union(pair[0].with_weights(w), pair[1], how="sum").weights, weights)
+        assert torch.autograd.gradcheck(
+            lambda w: tercet.union(pair[0].with_weights(w), pair[1], how="sum").weights, weights
+        )
 
 
 def test_minimum_shares_the_gradient_of_a_tie() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import TOLERANCE, Hop, deviation, hops, large_hops, random_graph, random_hop, seeds
 from torch import Tensor
 
 import tercet
+from strategies import TOLERANCE, Hop, deviation, hops, large_hops, random_graph, random_hop, seeds
 from tercet import EntitySets, KnowledgeGraph
 from tercet.ops import _native, traversal
 from tercet.ops.reference import traversal as reference
@@ -76,7 +76,9 @@ def test_same_bits_for_threads_layouts_budgets_and_batches(hop: Hop) -> None:
 
 @given(hops(max_entities=60))
 def test_same_bits_at_every_isa(hop: Hop) -> None:
-    want = [tercet.follow(hop.graph, hop.sets, hop.relation_weights, layout=layout, **hop.options()) for layout in LAYOUTS]
+    want = [
+        tercet.follow(hop.graph, hop.sets, hop.relation_weights, layout=layout, **hop.options()) for layout in LAYOUTS
+    ]
     chosen = _native.cpu
     try:
         for isa in _native.available_isas():
@@ -132,7 +134,10 @@ def test_gradcheck(hop: Hop) -> None:
 @given(st.one_of(hops(dtype=torch.float64), large_hops()))
 @settings(max_examples=30)
 def test_gradients_equal_reference_at_any_thread_count(hop: Hop) -> None:
-    weights, relation_weights = hop.sets.weights.double().requires_grad_(), hop.relation_weights.double().requires_grad_()
+    weights, relation_weights = (
+        hop.sets.weights.double().requires_grad_(),
+        hop.relation_weights.double().requires_grad_(),
+    )
     edge_weights = None if hop.edge_weights is None else hop.edge_weights.double().requires_grad_()
     leaves = [t for t in (weights, relation_weights, edge_weights) if t is not None]
     arguments = list(hop.tensors())
@@ -236,7 +241,7 @@ def test_scratch_is_clean_between_graphs_and_after_release() -> None:
     for _ in range(2):
         for hop, want in zip(calls, first, strict=True):
             assert_same(run(hop), want)
-        traversal.release_scratch()
+        tercet.release_scratch()
 
 
 def test_strided_and_expanded_arguments() -> None:
@@ -260,7 +265,15 @@ def test_opcheck() -> None:
     torch.library.opcheck(traversal._follow, (*arguments, *incoming, 2, 1 << 20))
     out = tercet.follow(hop.graph, hop.sets.detach(), hop.relation_weights.detach())
     grad = torch.rand_like(out.weights)
-    backward = (grad, out.offsets, out.entities, *[None if t is None else t.detach() for t in arguments[:8]], True, 2, 1 << 20)
+    backward = (
+        grad,
+        out.offsets,
+        out.entities,
+        *[None if t is None else t.detach() for t in arguments[:8]],
+        True,
+        2,
+        1 << 20,
+    )
     torch.library.opcheck(traversal._follow_backward, backward)
 
 

@@ -8,8 +8,13 @@ import typer
 
 from tercet.cli import graph, qa
 
-app = typer.Typer(name="tercet", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False,
-                  help="Differentiable knowledge-graph traversal, and question answering on it.")
+app = typer.Typer(
+    name="tercet",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Differentiable knowledge-graph traversal, and question answering on it.",
+)
 app.add_typer(graph.app, name="graph")
 app.add_typer(qa.app, name="qa")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,9 +47,7 @@ class EntitySets:
     entities: Tensor
     num_entities: int
 
-    def __init__(
-        self, weights: Tensor, offsets: Tensor, entities: Tensor, *, num_entities: int | None = None
-    ) -> None:
+    def __init__(self, weights: Tensor, offsets: Tensor, entities: Tensor, *, num_entities: int | None = None) -> None:
         self.weights, self.offsets, self.entities = weights, offsets, entities
         if num_entities is None:
             num_entities = int(entities.max()) + 1 if isinstance(entities, Tensor) and entities.numel() else 0
@@ -213,10 +212,7 @@ class EntitySets:
     def to_lists(self) -> list[dict[int, float]]:
         """One dict of id -> weight for each row."""
         entities, weights, offsets = self.entities.tolist(), self.weights.tolist(), self.offsets.tolist()
-        return [
-            dict(zip(entities[start:stop], weights[start:stop], strict=True))
-            for start, stop in zip(offsets, offsets[1:], strict=False)
-        ]
+        return [dict(zip(entities[start:stop], weights[start:stop], strict=True)) for start, stop in pairwise(offsets)]
 
     def __repr__(self) -> str:
         return (
@@ -231,7 +227,7 @@ def _ids(op: str, ids: Tensor | Sequence[int]) -> Tensor:
     _checks.integers(op, "ids", tensor)
     if tensor.ndim != 1:
         raise ValueError(f"tercet.{op}: ids must have one dimension, got shape {list(tensor.shape)}")
-    if tensor.numel() and not (0 <= int(tensor.min()) and int(tensor.max()) <= _LIMIT):
+    if tensor.numel() and not (int(tensor.min()) >= 0 and int(tensor.max()) <= _LIMIT):
         bad = int(tensor.min()) if int(tensor.min()) < 0 else int(tensor.max())
         raise ValueError(f"tercet.{op}: ids must be in 0..{_LIMIT}, got {bad}")
     return tensor

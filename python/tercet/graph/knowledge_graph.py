@@ -26,20 +26,38 @@ class KnowledgeGraph:
         return len(self.objects)
 
     @classmethod
-    def from_triples(cls, heads: Any, relations: Any, tails: Any, *, num_entities: int, num_relations: int,
-                     entity_names: Any = None, relation_names: Any = None) -> KnowledgeGraph:
+    def from_triples(
+        cls,
+        heads: Any,
+        relations: Any,
+        tails: Any,
+        *,
+        num_entities: int,
+        num_relations: int,
+        entity_names: Any = None,
+        relation_names: Any = None,
+    ) -> KnowledgeGraph:
         rows = np.unique(np.stack([np.asarray(heads), np.asarray(relations), np.asarray(tails)], 1), axis=0)
         counts = np.bincount(rows[:, 0], minlength=num_entities)
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        return cls(torch.from_numpy(offsets), torch.from_numpy(rows[:, 1].astype(np.int32)),
-                   torch.from_numpy(rows[:, 2].astype(np.int32)), num_entities, num_relations)
+        return cls(
+            torch.from_numpy(offsets),
+            torch.from_numpy(rows[:, 1].astype(np.int32)),
+            torch.from_numpy(rows[:, 2].astype(np.int32)),
+            num_entities,
+            num_relations,
+        )
 
     def with_inverses(self) -> KnowledgeGraph:
         heads = np.repeat(np.arange(self.num_entities), self.row_offsets.diff().numpy())
         r, t = self.relations.numpy(), self.objects.numpy()
         return KnowledgeGraph.from_triples(
-            np.concatenate([heads, t]), np.concatenate([r, r + self.num_relations]), np.concatenate([t, heads]),
-            num_entities=self.num_entities, num_relations=2 * self.num_relations)
+            np.concatenate([heads, t]),
+            np.concatenate([r, r + self.num_relations]),
+            np.concatenate([t, heads]),
+            num_entities=self.num_entities,
+            num_relations=2 * self.num_relations,
+        )
 
     def incoming(self, *, edges: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The edges by object, for the dense pull: (offsets int64 [N+1], subjects int32 [E], relations int32 [E], edges int64 [E]).

@@ -59,7 +59,9 @@ def same(op: str, name: str, value: Tensor, other_name: str, other: Tensor, *, d
             f"tercet.{op}: {name} and {other_name} must be on one device, got {value.device} and {other.device}"
         )
     if dtype and value.dtype != other.dtype:
-        raise TypeError(f"tercet.{op}: {name} and {other_name} must have one dtype, got {value.dtype} and {other.dtype}")
+        raise TypeError(
+            f"tercet.{op}: {name} and {other_name} must have one dtype, got {value.dtype} and {other.dtype}"
+        )
 
 
 def choice(op: str, name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,6 +1,7 @@
 """Operations on batches of weighted sets: `intersect`, `union`, `difference`, `count`, `top`.
 
-The ops compute members and positions; weights follow by indexing, so torch differentiates them. An absent member weighs 0.
+The ops compute members and positions; weights follow by indexing, so torch differentiates them. An absent member
+weighs 0.
 """
 
 from __future__ import annotations

@@ -1,17 +1,12 @@
 """`follow`: weighted traversal of a knowledge graph by one hop.
 
-The op takes tensors only. Its sparse push reads the frontier's edges; given the graph's incoming edges it runs the dense
-pull instead. Both sum in the order of the graph's edges, so they give the same bits, as does any number of threads.
-
-The push sums each row in an accumulator of size num_entities, one for each worker. This file owns them: a thread keeps its
-last ones from call to call, since cleaning them anew would cost more than a small hop, and `release_scratch` frees them.
-Frontiers of few edges, and graphs whose accumulator exceeds the budget, are sorted instead and need none.
+The op takes tensors only. Its sparse push reads the frontier's edges; given the graph's incoming edges it runs the
+dense pull instead. Both sum in the order of the graph's edges, so they give the same bits, as does any number of
+threads.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,14 +14,13 @@ from torch import Tensor
 
 from tercet.ops import _checks, _native
 from tercet.ops._library import define
+from tercet.ops._scratch import Scratch, join, row_chunks
 from tercet.ops.reference import traversal as reference
 
 if TYPE_CHECKING:
     from tercet.graph.entity_sets import EntitySets
     from tercet.graph.knowledge_graph import KnowledgeGraph
 
-# Below this many edges in every row, sorting a row's edges beats sums over all entities.
-_FEW_EDGES = 512
 # Fewer edges than this in all are worked on faster by one thread than by waking others.
 _EDGES_OF_A_THREAD = 16384
 # One edge for 16 lanes of a pull costs about as much as this many edges of a push (benchmarks/bench_traversal.py).
@@ -47,8 +41,9 @@ def follow(
 ) -> EntitySets:
     """Follow weighted relations from every set of a batch to the objects they reach.
 
-    y[b, o] = sum over edges (s, p, o) of x[b, s] w[b, p] c_e. Each object that an edge of the frontier reaches is a member
-    of the result, also with weight 0. Differentiable once in x, w and c; the gradients read the frontier's edges only.
+    y[b, o] = sum over edges (s, p, o) of x[b, s] w[b, p] c_e. Each object that an edge of the frontier reaches is a
+    member of the result, also with weight 0. Differentiable once in x, w and c; the gradients read the frontier's edges
+    only.
 
     Args:
         graph: the knowledge graph.
@@ -101,11 +96,6 @@ def follow(
     return sets.trusted(weights, offsets, entities, graph.num_entities)
 
 
-def release_scratch() -> None:
-    """Free the accumulators that this thread keeps between calls of `follow`."""
-    _kept.accumulators.clear()
-
-
 def _check(
     graph: KnowledgeGraph,
     sets: EntitySets,
@@ -122,9 +112,7 @@ def _check(
     _checks.floating(op, "relation_weights", relation_weights)
     _checks.same(op, "relation_weights", relation_weights, "sets", sets.weights)
     _checks.same(op, "sets", sets.weights, "graph", graph.objects, dtype=False)
-    _checks.shape(
-        op, "relation_weights", relation_weights, (len(sets), graph.num_relations), "[batch, num_relations]"
-    )
+    _checks.shape(op, "relation_weights", relation_weights, (len(sets), graph.num_relations), "[batch, num_relations]")
     if edge_weights is not None:
         _checks.floating(op, "edge_weights", edge_weights)
         _checks.same(op, "edge_weights", edge_weights, "sets", sets.weights)
@@ -184,7 +172,9 @@ def _pull_pays(graph: KnowledgeGraph, sets: EntitySets) -> bool:
         return False
     bounds = torch.empty(len(sets) + 1, dtype=torch.int64)
     graph_args = _graph_args(graph.row_offsets, graph.relations, graph.objects, graph.num_relations)
-    _, total_edges, _ = _native.cpu.follow_bounds(graph_args, _sets_args(sets.offsets, sets.entities), bounds.data_ptr())
+    _, total_edges, _ = _native.cpu.follow_bounds(
+        graph_args, _sets_args(sets.offsets, sets.entities), bounds.data_ptr()
+    )
     return bool(total_edges > pull)
 
 
@@ -203,60 +193,6 @@ def _lanes(num_entities: int, num_relations: int, dtype: torch.dtype, batch: int
         if fits and (batch > 4 or lanes == 4):
             return lanes
     return 0
-
-
-class _Kept(threading.local):
-    """The accumulators of this thread's last call, by dtype: (num_entities, workers, memory)."""
-
-    def __init__(self) -> None:
-        self.accumulators: dict[torch.dtype, tuple[int, int, Tensor]] = {}
-
-
-_kept = _Kept()
-
-
-def _accumulators(num_entities: int, dtype: torch.dtype, workers: int) -> Tensor:
-    """Clean accumulators for so many workers; kernels leave them clean."""
-    kept_entities, kept_workers, memory = _kept.accumulators.get(dtype, (-1, 0, torch.empty(0)))
-    if kept_entities != num_entities or kept_workers < workers:
-        size = _native.cpu.follow_accumulator_bytes(num_entities, dtype.itemsize)
-        memory = torch.empty(workers * size, dtype=torch.uint8)
-        _native.cpu.follow_scratch_clean(_native.DTYPE_CODES[dtype], memory.data_ptr(), num_entities, workers)
-        _kept.accumulators[dtype] = (num_entities, workers, memory)
-    return memory
-
-
-class _Scratch:
-    """Scratch of the push and of the backward for a batch: accumulators, or room to sort where few edges need it."""
-
-    def __init__(
-        self, num_entities: int, dtype: torch.dtype, batch: int, max_edges: int, threads: int, budget: int
-    ) -> None:
-        accumulator = _native.cpu.follow_accumulator_bytes(num_entities, dtype.itemsize)
-        sorting = _native.cpu.follow_sorting_bytes(max_edges, dtype.itemsize)
-        self.memory: Tensor
-        if max_edges <= _FEW_EDGES or (accumulator > budget and max_edges < 2**32):
-            workers = max(1, min(threads, batch, budget // max(sorting, 1)))
-            self.memory = torch.empty(workers * sorting, dtype=torch.uint8)
-            self.args = (0, self.memory.data_ptr(), workers)
-        else:
-            workers = max(1, min(threads, batch, budget // accumulator))
-            self.memory = _accumulators(num_entities, dtype, workers)
-            self.args = (self.memory.data_ptr(), 0, workers)
-
-
-def _row_chunks(bounds: Tensor, room: int, budget: int) -> Iterator[tuple[int, int, int]]:
-    """(first row, last row, room in members) of chunks whose results have room in the budget, one row at least."""
-    batch = len(bounds) - 1
-    if room <= budget:
-        yield 0, batch, room
-        return
-    first = 0
-    while first < batch:
-        last = int(torch.searchsorted(bounds, bounds[first] + budget, right=True)) - 1
-        last = min(max(last, first + 1), batch)
-        yield first, last, int(bounds[last] - bounds[first])
-        first = last
 
 
 def _follow_cpu(
@@ -285,7 +221,7 @@ def _follow_cpu(
     sets, exclude = _sets_args(offsets, entities), _sets_args(exclude_offsets, exclude_entities)
     weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
     bounds = torch.empty(batch + 1, dtype=torch.int64)
-    max_edges, total_edges, room = cpu.follow_bounds(graph, sets, bounds.data_ptr())
+    max_edges, total_edges, whole_room = cpu.follow_bounds(graph, sets, bounds.data_ptr())
     num_threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
     lanes = _lanes(num_entities, num_relations, dtype, batch, scratch_bytes // 2) if in_offsets is not None else 0
     if lanes:
@@ -293,11 +229,11 @@ def _follow_cpu(
         pull_memory = torch.empty(pull_bytes, dtype=torch.uint8)
         incoming = tuple(_native.pointer(tensor) for tensor in (in_offsets, in_subjects, in_relations, in_edges))
     else:
-        scratch = _Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes // 2)
+        scratch = Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes // 2)
 
     out_offsets = torch.empty(batch + 1, dtype=torch.int64)
     parts: list[tuple[Tensor, Tensor]] = []
-    for first, last, room in _row_chunks(bounds, room, scratch_bytes // 2 // (4 + dtype.itemsize)):
+    for first, last, room in row_chunks(bounds, whole_room, scratch_bytes // 2 // (4 + dtype.itemsize)):
         room_entities, room_weights = torch.empty(room, dtype=torch.int32), torch.empty(room, dtype=dtype)
         output = (bounds.data_ptr(), room_entities.data_ptr(), room_weights.data_ptr(), out_offsets.data_ptr())
         if lanes:
@@ -309,32 +245,15 @@ def _follow_cpu(
         part = torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=dtype)
         cpu.follow_compact(code, output, first, last, part[0].data_ptr(), part[1].data_ptr(), num_threads)
         parts.append(part)
-    out_weights, out_entities = _join(parts, dtype)
+    out_weights, out_entities = join(parts, dtype)
     return out_weights, out_offsets, out_entities
-
-
-def _join(parts: list[tuple[Tensor, Tensor]], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The parts one after another; each is freed once it is copied, so that little more than the result is held."""
-    if len(parts) == 1:
-        return parts[0][1], parts[0][0]
-    size = sum(len(entities) for entities, _ in parts)
-    weights, entities = torch.empty(size, dtype=dtype), torch.empty(size, dtype=torch.int32)
-    start = 0
-    for position, (part_entities, part_weights) in enumerate(parts):
-        stop = start + len(part_entities)
-        entities[start:stop], weights[start:stop] = part_entities, part_weights
-        parts[position] = (entities, weights)
-        start = stop
-    return weights, entities
 
 
 def _follow_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     return reference.follow(*args[:10])
 
 
-def _follow_fake(
-    weights: Tensor, offsets: Tensor, entities: Tensor, *_: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _follow_fake(weights: Tensor, offsets: Tensor, entities: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     size = torch.library.get_ctx().new_dynamic_size()
     return weights.new_empty(size), torch.empty_like(offsets), entities.new_empty(size)
 
@@ -377,13 +296,13 @@ def _follow_backward_cpu(
     bounds = torch.empty(batch + 1, dtype=torch.int64)
     max_edges, total_edges, _ = cpu.follow_bounds(graph, sets, bounds.data_ptr())
     num_threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
-    scratch = _Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes)
+    scratch = Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes)
     grad_weights, grad_relations = torch.empty_like(weights), torch.empty_like(relation_weights)
     cpu.follow_backward(code, graph, sets, weight_args, result, grad.data_ptr(), grad_weights.data_ptr(),
                         grad_relations.data_ptr(), scratch.args)  # fmt: skip
     grad_edges = weights.new_zeros(len(objects) if with_edges else 0)
     if with_edges:
-        scratch = _Scratch(num_entities, dtype, num_threads, max_edges, num_threads, scratch_bytes)
+        scratch = Scratch(num_entities, dtype, num_threads, max_edges, num_threads, scratch_bytes)
         cpu.follow_backward_edges(code, graph, sets, weight_args, result, grad.data_ptr(), grad_edges.data_ptr(),
                                   scratch.args)  # fmt: skip
     return grad_weights, grad_relations, grad_edges

@@ -17,10 +17,7 @@ def merge(
     """
     a = rows_of(a_offsets) * num_entities + a_entities
     b = rows_of(b_offsets) * num_entities + b_entities
-    if how == "union":
-        keys = torch.unique(torch.cat([a, b]))
-    else:
-        keys = a[torch.isin(a, b, invert=how == "difference")]
+    keys = torch.unique(torch.cat([a, b])) if how == "union" else a[torch.isin(a, b, invert=how == "difference")]
     rows = keys.div(max(num_entities, 1), rounding_mode="floor")
     offsets = offsets_of(rows, len(a_offsets) - 1)
     return offsets, (keys - rows * num_entities).int(), _position(a, keys), _position(b, keys)
