@@ -131,27 +131,33 @@ class Pull {
         block_.out[exclude_.entities[i]] &= static_cast<uint16_t>(~(1u << (row - rows_.first)));
       }
     }
-    std::fill(counts, counts + kLanes, 0);
+    uint32_t members[kLanes] = {};
     for (int64_t object = objects.first; object < objects.last; ++object) {
-      for (int64_t lane = 0; lane < kLanes; ++lane) counts[lane] += block_.out[object] >> lane & 1;
+      uint32_t reached = block_.out[object];
+      if (!reached) continue;
+#pragma omp simd
+      for (uint32_t lane = 0; lane < kLanes; ++lane) members[lane] += reached >> lane & 1;
     }
+    std::copy_n(members, kLanes, counts);
   }
 
   void write(Range objects, int64_t* target, int32_t* entities, T* values) const {
     for (int64_t object = objects.first; object < objects.last; ++object) {
       uint32_t reached = block_.out[object];
       if (!reached) continue;
-      T sums[kLanes] = {};
+      alignas(64) T sums[kLanes] = {};
       for (int64_t i = incoming_.offsets[object], end = incoming_.offsets[object + 1]; i < end; ++i) {
         prefetch(i + 12);
         int64_t subject = incoming_.subjects[i];
         if (!block_.in[subject]) continue;
-        const T* x = block_.x + subject * kLanes;
-        const T* w = block_.relation_weights + incoming_.relations[i] * static_cast<int64_t>(kLanes);
+        const T* __restrict x = block_.x + subject * kLanes;
+        const T* __restrict w = block_.relation_weights + incoming_.relations[i] * static_cast<int64_t>(kLanes);
         if (weights_.edges) {
           T c = weights_.edges[incoming_.edges[i]];
+#pragma omp simd
           for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[lane] * w[lane] * c;
         } else {
+#pragma omp simd
           for (int lane = 0; lane < kLanes; ++lane) sums[lane] += x[lane] * w[lane];
         }
       }
