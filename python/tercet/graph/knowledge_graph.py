@@ -325,10 +325,6 @@ class KnowledgeGraph:
         return [getattr(self, name) for name in _TENSORS]
 
     @property
-    def max_degree(self) -> int:
-        return int(self.row_offsets.diff().max()) if self.num_entities else 0
-
-    @property
     def num_edges(self) -> int:
         """The number of edges, those of inverses included."""
         return len(self.objects)
@@ -346,17 +342,12 @@ class KnowledgeGraph:
             self._cache["max_degree"] = int(degrees.max()) if len(degrees) else 0
         return int(self._cache["max_degree"])
 
-<<<<<<< HEAD
-    def incoming(self, *, edges: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The edges by object, for the dense pull: (offsets int64 [N+1], subjects int32 [E], relations int32 [E], edges int64 [E]).
-=======
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits over edges, sizes and names: two graphs that share them are the same to a model."""
         if "fingerprint" not in self._cache:
             self._cache["fingerprint"] = storage.identity(self._fields())
         return str(self._cache["fingerprint"])
->>>>>>> 432923a (KnowledgeGraph on a native builder: names, readers, inverses, updates, storage)
 
     def incoming(self, edges: bool = False) -> Incoming:
         """The edges by object, built on first use and kept; `edges` also gives each one's place in the graph.
