@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from tercet.graph import _build, storage
+from tercet.graph import _build, checks, convert, storage, update
 from tercet.graph._build import Csr, Incoming
-from tercet.graph.names import Names
+from tercet.graph.names import Names, ids_of, name_of, names_for
 from tercet.graph.readers import Progress, TripleReader, paths_of
-from tercet.ops import _checks
 
 _TENSORS = ("row_offsets", "relations", "objects", "edge_ids")
 _PLAIN = ("num_entities", "num_relations", "has_inverses", "entity_names", "relation_names")
-_ATTRIBUTE_DTYPES = (torch.float32, torch.float64, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
 class KnowledgeGraph:
@@ -81,8 +79,8 @@ class KnowledgeGraph:
         self._set(
             row_offsets=row_offsets, relations=relations, objects=objects, edge_ids=edge_ids,
             num_entities=num_entities, num_relations=num_relations, has_inverses=has_inverses,
-            entity_names=_names("KnowledgeGraph", "entity_names", entity_names, num_entities),
-            relation_names=_names("KnowledgeGraph", "relation_names", relation_names, num_relations),
+            entity_names=names_for("KnowledgeGraph", "entity_names", entity_names, num_entities),
+            relation_names=names_for("KnowledgeGraph", "relation_names", relation_names, num_relations),
             attributes=attributes or {},
         )  # fmt: skip
         self.validate()
@@ -137,21 +135,18 @@ class KnowledgeGraph:
             TypeError: ids are no integers. ValueError: lengths differ, or an id is out of range.
         """
         op = "KnowledgeGraph.from_triples"
-        for name, size in (("num_entities", num_entities), ("num_relations", num_relations)):
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-                raise TypeError(f"tercet.{op}: {name} must be an integer, got {type(size).__name__}")
-            if not 0 <= size <= _build.LIMIT:
-                raise ValueError(f"tercet.{op}: {name} must be in 0..{_build.LIMIT}, got {size}")
+        num_entities = checks.size(op, "num_entities", num_entities)
+        num_relations = checks.size(op, "num_relations", num_relations)
         csr = _build.build(
-            op, heads, relations, tails, int(num_entities), int(num_relations),
+            op, heads, relations, tails, num_entities, num_relations,
             keep_edge_ids=keep_edge_ids, num_threads=num_threads,
         )  # fmt: skip
         graph = cls.trusted(
-            **csr._asdict(), num_entities=int(num_entities), num_relations=int(num_relations), has_inverses=False,
-            entity_names=_names(op, "entity_names", entity_names, num_entities),
-            relation_names=_names(op, "relation_names", relation_names, num_relations), attributes=attributes or {},
+            **csr._asdict(), num_entities=num_entities, num_relations=num_relations, has_inverses=False,
+            entity_names=names_for(op, "entity_names", entity_names, num_entities),
+            relation_names=names_for(op, "relation_names", relation_names, num_relations), attributes=attributes or {},
         )  # fmt: skip
-        graph._check_attributes(op)
+        checks.check_attributes(op, graph)
         return graph
 
     @classmethod
@@ -188,18 +183,7 @@ class KnowledgeGraph:
 
         Inverses that PyKEEN would create are left out: it numbers them 2r and 2r + 1; `with_inverses` makes ours, r + R.
         """
-        triples = triples_factory.mapped_triples
-        num_entities = int(triples_factory.num_entities)
-        num_relations = int(getattr(triples_factory, "real_num_relations", triples_factory.num_relations))
-        labels = []
-        for mapping, size in (("entity_to_id", num_entities), ("relation_to_id", num_relations)):
-            ids = getattr(triples_factory, mapping, None)
-            names = None if ids is None else {i: name for name, i in ids.items()}
-            labels.append(None if names is None else [str(names.get(i, i)) for i in range(size)])
-        return cls.from_triples(
-            *triples.unbind(1), num_entities=num_entities, num_relations=num_relations,
-            entity_names=labels[0], relation_names=labels[1], keep_edge_ids=keep_edge_ids,
-        )  # fmt: skip
+        return cls.from_triples(**convert.pykeen(triples_factory), keep_edge_ids=keep_edge_ids)
 
     @classmethod
     def from_pyg(
@@ -211,19 +195,7 @@ class KnowledgeGraph:
         keep_edge_ids: bool = False,
     ) -> KnowledgeGraph:
         """A graph from PyTorch Geometric data with `edge_index` [2, num_triples] and `edge_type` [num_triples]."""
-        op = "KnowledgeGraph.from_pyg"
-        index, types = getattr(data, "edge_index", None), getattr(data, "edge_type", None)
-        if index is None or types is None:
-            raise ValueError(f"tercet.{op}: data must have edge_index and edge_type; heterogeneous data: to_homogeneous()")
-        if index.ndim != 2 or index.shape[0] != 2:
-            raise ValueError(f"tercet.{op}: edge_index must be [2, num_triples], got {list(index.shape)}")
-        relation_names = None if relation_names is None else list(relation_names)
-        used = int(types.max()) + 1 if len(types) else 0
-        return cls.from_triples(
-            index[0], types, index[1], num_entities=int(data.num_nodes),
-            num_relations=used if relation_names is None else len(relation_names),
-            entity_names=entity_names, relation_names=relation_names, keep_edge_ids=keep_edge_ids,
-        )  # fmt: skip
+        return cls.from_triples(**convert.pyg(data, entity_names, relation_names), keep_edge_ids=keep_edge_ids)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> KnowledgeGraph:
@@ -277,38 +249,13 @@ class KnowledgeGraph:
         Raises:
             ValueError: an id beyond the graph's sizes, or a name that no or several entities carry.
         """
-        relations = self.num_relations // 2 if self.has_inverses else self.num_relations
-        parts = []
-        for name, value in (("add", add), ("remove", remove)):
-            columns = self._columns(name, value)
-            keep = name == "add" and self.edge_ids is not None
-            csr = _build.build(f"updated({name})", *columns, self.num_entities, relations, keep_edge_ids=keep)
-            if csr.edge_ids is not None and self.edge_ids is not None:
-                after = int(self.edge_ids.max()) + 1 if self.num_edges else 0
-                csr = csr._replace(edge_ids=csr.edge_ids + after)
-            parts.append(_build.inverses(csr, relations) if self.has_inverses else csr)
-        return self._with_csr(_build.merge(self._csr(), *parts, self.num_relations))
-
-    def _columns(self, argument: str, triples: Any) -> Sequence[Any]:
-        if triples is None or len(triples) == 0:
-            return [], [], []
-        if not isinstance(triples, (Tensor, np.ndarray)):
-            rows = [tuple(row) for row in triples]
-            if any(len(row) != 3 for row in rows):
-                raise ValueError(f"tercet.updated: {argument} must hold (head, relation, tail) triples")
-            return [
-                [(self.find_relation(v) if place == 1 else self._one(v)) if isinstance(v, str) else v for v in values]
-                for place, values in enumerate(zip(*rows, strict=True))
-            ]
-        if triples.ndim != 2 or triples.shape[1] != 3:
-            raise ValueError(f"tercet.updated: {argument} must be [count, 3], got {list(triples.shape)}")
-        return [triples[:, place] for place in range(3)]
+        return self._with_csr(update.updated(self, self._csr(), add, remove))
 
     def with_attributes(self, **attributes: Tensor | np.ndarray | Sequence[float]) -> KnowledgeGraph:
         """The graph with these attributes set, numbers [num_entities] each, beside those it has."""
         tensors = {name: torch.as_tensor(value).to(self.device) for name, value in attributes.items()}
         graph = self.trusted(**(self._fields() | {"attributes": {**self.attributes, **tensors}}))
-        graph._check_attributes("KnowledgeGraph.with_attributes")
+        checks.check_attributes("KnowledgeGraph.with_attributes", graph)
         return graph
 
     def to(self, device: str | torch.device) -> KnowledgeGraph:
@@ -365,62 +312,31 @@ class KnowledgeGraph:
 
     def validate(self) -> KnowledgeGraph:
         """Check every invariant; raises ValueError or TypeError naming the first that fails, else returns the graph."""
-        op = "KnowledgeGraph"
-        for name in ("num_entities", "num_relations"):
-            size = getattr(self, name)
-            if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= _build.LIMIT:
-                raise ValueError(f"tercet.{op}: {name} must be an integer in 0..{_build.LIMIT}, got {size!r}")
-        for name, dtype in zip(_TENSORS, (torch.int64, torch.int32, torch.int32, torch.int64), strict=True):
-            value = getattr(self, name)
-            if name == "edge_ids" and value is None:
-                continue
-            if _checks.tensor(op, name, value).dtype != dtype:
-                raise TypeError(f"tercet.{op}: {name} must be {dtype}, got {value.dtype}")
-            _checks.same(op, name, value, "objects", self.objects, dtype=False)
-            size, meaning = (self.num_entities + 1, "[num_entities + 1]") if name == "row_offsets" else (
-                len(self.objects) if self.objects.ndim else 0, "[num_edges]")  # fmt: skip
-            _checks.shape(op, name, value, (size,), meaning)
-        fault = _build.fault(self._csr(), self.num_relations, with_inverses=self.has_inverses)
-        if fault:
-            raise ValueError(f"tercet.{op}: {fault}")
-        self._check_attributes(op)
+        checks.check_graph(self)
         return self
-
-    def _check_attributes(self, op: str) -> None:
-        for name, value in self.attributes.items():
-            if _checks.tensor(op, f"attribute {name}", value).dtype not in _ATTRIBUTE_DTYPES:
-                raise TypeError(f"tercet.{op}: attribute {name} must hold numbers, got {value.dtype}")
-            _checks.shape(op, f"attribute {name}", value, (self.num_entities,), "[num_entities]")
-            _checks.same(op, f"attribute {name}", value, "objects", self.objects, dtype=False)
 
     def find_entity(self, name: str) -> list[int]:
         """The ids of all entities of that name, ascending. ValueError suggests near names when there is none."""
-        return _find("find_entity", "entity", self.entity_names, name)
+        return ids_of("find_entity", "entity", self.entity_names, name)
 
     def find_relation(self, name: str) -> int:
         """The id of the relation of that name, the first where several share it. ValueError when there is none."""
-        return _find("find_relation", "relation", self.relation_names, name)[0]
+        return ids_of("find_relation", "relation", self.relation_names, name)[0]
 
     def entity_name(self, entity: int) -> str:
         """The name of an entity; its id in digits where the graph has no names."""
-        return _name("entity_name", "entity", self.entity_names, int(entity), self.num_entities)
+        return name_of("entity_name", "entity", self.entity_names, int(entity), self.num_entities)
 
     def relation_name(self, relation: int) -> str:
         """The name of a relation; its id in digits where the graph has no names."""
-        return _name("relation_name", "relation", self.relation_names, int(relation), self.num_relations)
-
-    def _one(self, name: str) -> int:
-        ids = self.find_entity(name)
-        if len(ids) > 1:
-            raise ValueError(f"tercet.find_entity: {len(ids)} entities are named {name!r}; pass one of the ids {ids[:10]}")
-        return ids[0]
+        return name_of("relation_name", "relation", self.relation_names, int(relation), self.num_relations)
 
     def neighbors(self, entity: int | str) -> list[tuple[int, int]] | list[tuple[str, str]]:
         """The edges that leave an entity, as (relation, object): ids for an id, names for a name.
 
         ValueError where the id is out of range, or where no or several entities carry the name.
         """
-        row = self._one(entity) if isinstance(entity, str) else int(entity)
+        row = update.one_entity(self, entity) if isinstance(entity, str) else int(entity)
         if not 0 <= row < self.num_entities:
             raise ValueError(f"tercet.neighbors: entity must be in 0..{self.num_entities - 1}, got {row}")
         start, stop = self.row_offsets[row : row + 2].tolist()
@@ -448,36 +364,6 @@ class KnowledgeGraph:
 
 def _restored(fields: dict[str, Any]) -> KnowledgeGraph:
     return KnowledgeGraph.trusted(**fields)
-
-
-def _names(op: str, argument: str, names: Names | Iterable[str] | None, size: int) -> Names | None:
-    if names is None:
-        return None
-    if isinstance(names, str):
-        raise TypeError(f"tercet.{op}: {argument} must hold one str for each id, got one str")
-    table = names if isinstance(names, Names) else Names.from_strings(names, op=op, argument=argument)
-    if len(table) != size:
-        raise ValueError(f"tercet.{op}: {argument} must have one name for each of {size} ids, got {len(table)}")
-    return table
-
-
-def _name(op: str, kind: str, names: Names | None, index: int, size: int) -> str:
-    if not 0 <= index < size:
-        raise ValueError(f"tercet.{op}: {kind} must be in 0..{size - 1}, got {index}")
-    return str(index) if names is None else names.name(index)
-
-
-def _find(op: str, kind: str, names: Names | None, name: str) -> list[int]:
-    if not isinstance(name, str):
-        raise TypeError(f"tercet.{op}: name must be a str, got {type(name).__name__}")
-    if names is None:
-        raise ValueError(f"tercet.{op}: the graph has no {kind} names; use ids")
-    ids = names.find(name)
-    if not ids:
-        near = names.near(name)
-        hint = f"; near names: {', '.join(map(repr, near))}" if near else "; no name is near"
-        raise ValueError(f"tercet.{op}: no {kind} is named {name!r}{hint}")
-    return ids
 
 
 def _flatten(graph: KnowledgeGraph) -> tuple[list[Tensor], tuple[Any, ...]]:

@@ -202,3 +202,36 @@ def bytes_tensor(data: bytes) -> Tensor:
 def slots_for(num_names: int) -> int:
     """The size of a table at most two thirds full, at least 2."""
     return max(2, 1 << (3 * num_names // 2).bit_length())
+
+
+def names_for(op: str, argument: str, names: Names | Iterable[str] | None, size: int) -> Names | None:
+    """The names of `size` ids, checked; None stays None."""
+    if names is None:
+        return None
+    if isinstance(names, str):
+        raise TypeError(f"tercet.{op}: {argument} must hold one str for each id, got one str")
+    table = names if isinstance(names, Names) else Names.from_strings(names, op=op, argument=argument)
+    if len(table) != size:
+        raise ValueError(f"tercet.{op}: {argument} must have one name for each of {size} ids, got {len(table)}")
+    return table
+
+
+def name_of(op: str, kind: str, names: Names | None, index: int, size: int) -> str:
+    """The name of a checked id, its digits where there are no names."""
+    if not 0 <= index < size:
+        raise ValueError(f"tercet.{op}: {kind} must be in 0..{size - 1}, got {index}")
+    return str(index) if names is None else names.name(index)
+
+
+def ids_of(op: str, kind: str, names: Names | None, name: str) -> list[int]:
+    """Every id of a name, at least one; ValueError suggests near names."""
+    if not isinstance(name, str):
+        raise TypeError(f"tercet.{op}: name must be a str, got {type(name).__name__}")
+    if names is None:
+        raise ValueError(f"tercet.{op}: the graph has no {kind} names; use ids")
+    ids = names.find(name)
+    if not ids:
+        near = names.near(name)
+        hint = f"; near names: {', '.join(map(repr, near))}" if near else "; no name is near"
+        raise ValueError(f"tercet.{op}: no {kind} is named {name!r}{hint}")
+    return ids
