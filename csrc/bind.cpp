@@ -4,9 +4,8 @@
 #include <cstdint>
 #include <tuple>
 
+#include "bind_graph.h"
 #include "entity_sets.h"
-#include "graph_build.h"
-#include "names.h"
 #include "traversal.h"
 
 namespace py = pybind11;
@@ -190,4 +189,5 @@ PYBIND11_MODULE(TERCET_MODULE, m, py::mod_gil_not_used()) {
 #endif
   bind_traversal(m);
   bind_entity_sets(m);
+  bind_graph(m);
 }
