@@ -23,8 +23,8 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
 
 // Sizes around the kernels' own: one, few, either side of a chunk (2048) and of a page (4096) of entities.
 inline int64_t draw_num_entities(Random& random) {
-  static constexpr int64_t kSizes[] = {0, 1, 2, 15, 16, 17, 2047, 2048, 2049, 4095, 4096, 4097};
-  return random.chance(0.5) ? kSizes[random.below(12)] : random.between(1, 60);
+  static constexpr int64_t kSizes[] = {0, 1, 2, 15, 16, 17, 2047, 2048, 2049, 4095, 4096, 4097, 9000};
+  return random.chance(0.5) ? kSizes[random.below(13)] : random.between(1, 60);
 }
 
 struct RandomGraph {
