@@ -96,7 +96,7 @@ Bounds check_bounds(const Problem<T>& problem) {
   int64_t most = 0, total = 0;
   CHECK(bounds.of_rows[0] == 0);
   for (int64_t row = 0; row < problem.sets.batch(); ++row) {
-    CHECK(bounds.of_rows[row + 1] - bounds.of_rows[row] == std::min(visits[row], problem.graph.num_entities));
+    CHECK(bounds.of_rows[row + 1] - bounds.of_rows[row] == std::min(visits[row], problem.graph.num_entities) + 1);
     most = std::max(most, visits[row]);
     total += visits[row];
   }
@@ -104,20 +104,20 @@ Bounds check_bounds(const Problem<T>& problem) {
   return bounds;
 }
 
-// The whole batch in chunks of rows_at_once; run(first, last, output) fills one chunk.
+// The whole batch in chunks of rows_at_once; run(first, last, output) fills one chunk and returns its members.
 template <class T, class Run>
 Result<T> in_chunks(const Problem<T>& problem, const Bounds& bounds, int64_t rows_at_once, int threads,
                     const Run& run) {
   const int64_t batch = problem.sets.batch();
-  Result<T> result{std::vector<int64_t>(batch + 1), {}, {}};
+  Result<T> result{std::vector<int64_t>(batch + 1, batch ? -1 : 0), {}, {}};
   for (int64_t first = 0; first < batch; first += rows_at_once) {
     const int64_t last = std::min(first + rows_at_once, batch);
     const int64_t room = bounds.of_rows[last] - bounds.of_rows[first];
     std::vector<int32_t> entities(room);
     std::vector<T> weights(room);
     FollowOutput<T> output{bounds.of_rows.data(), entities.data(), weights.data(), result.offsets.data()};
-    run(first, last, output);
-    const int64_t size = result.offsets[last] - result.offsets[first];
+    const int64_t size = run(first, last, output);
+    CHECK(size == result.offsets[last] - result.offsets[first]);
     std::vector<int32_t> part_entities(size);
     std::vector<T> part_weights(size);
     follow_compact(output, first, last, part_entities.data(), part_weights.data(), threads);
@@ -220,8 +220,8 @@ void check_follow(uint64_t seed) {
          {FollowScratch{accumulators.data(), nullptr, threads}, FollowScratch{nullptr, sorting.data(), threads}}) {
       for (int again = 0; again < 2; ++again) {  // whatever ran before must have left the accumulators clean
         CHECK(in_chunks(problem, bounds, rows_at_once, threads, [&](int64_t first, int64_t last, const auto& output) {
-                follow_push(graph, sets, problem.weights(), problem.excluded(), first, last, bounds.max_edges, output,
-                            scratch);
+                return follow_push(graph, sets, problem.weights(), problem.excluded(), first, last, bounds.max_edges,
+                                   output, scratch);
               }) == expected);
         const Gradients<T> got = backward(problem, expected, grad, scratch);
         if (!have_gradients) first_gradients = got;
@@ -233,8 +233,8 @@ void check_follow(uint64_t seed) {
       std::vector<unsigned char> scratch(follow_pull_bytes(graph.num_entities, graph.num_relations, lanes, sizeof(T)),
                                          0xa5);
       CHECK(in_chunks(problem, bounds, rows_at_once, threads, [&](int64_t first, int64_t last, const auto& output) {
-              follow_pull(graph, incoming, sets, problem.weights(), problem.excluded(), first, last, lanes, output,
-                          scratch.data(), threads);
+              return follow_pull(graph, incoming, sets, problem.weights(), problem.excluded(), first, last, lanes,
+                                 output, scratch.data(), threads);
             }) == expected);
     }
   }
