@@ -60,7 +60,9 @@ class KnowledgeGraph:
         )
 
     def incoming(self, *, edges: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The edges by object, for the dense pull: (offsets int64 [N+1], subjects int32 [E], relations int32 [E], edges int64 [E]).
+        """The edges by object, for the dense pull.
+
+        Returns (offsets int64 [N+1], subjects int32 [E], relations int32 [E], edges int64 [E]).
 
         Within an object they keep the order of the graph's edges, so sums round as the sparse push rounds them.
         """
