@@ -1,4 +1,5 @@
-// The Python face of the CPU kernels: pointers arrive as integers, the interpreter lock is released, nothing else happens.
+// The Python face of the CPU kernels: pointers arrive as integers, the interpreter lock is released, nothing else
+// happens.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -93,8 +94,8 @@ void bind_traversal(py::module_& m) {
         int64_t members = 0;
         with_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
-          members = tercet::follow_push<T>(graph_of(graph), sets_of(sets), weights_of<T>(weights), sets_of(exclude), first, last,
-                                 max_edges, output_of<T>(output), scratch_of(scratch));
+          members = tercet::follow_push<T>(graph_of(graph), sets_of(sets), weights_of<T>(weights), sets_of(exclude),
+                                           first, last, max_edges, output_of<T>(output), scratch_of(scratch));
         });
         return members;
       },
@@ -107,9 +108,9 @@ void bind_traversal(py::module_& m) {
         int64_t members = 0;
         with_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
-          members = tercet::follow_pull<T>(graph_of(graph), incoming_of(incoming), sets_of(sets), weights_of<T>(weights),
-                                 sets_of(exclude), first, last, lanes, output_of<T>(output),
-                                 at<unsigned char>(scratch), num_threads);
+          members = tercet::follow_pull<T>(graph_of(graph), incoming_of(incoming), sets_of(sets),
+                                           weights_of<T>(weights), sets_of(exclude), first, last, lanes,
+                                           output_of<T>(output), at<unsigned char>(scratch), num_threads);
         });
         return members;
       },

@@ -11,7 +11,8 @@
 
 namespace tercet {
 
-// A knowledge graph by subject: the edges of subject s are row_offsets[s] .. row_offsets[s + 1], sorted by (relation, object).
+// A knowledge graph by subject: the edges of subject s are row_offsets[s] .. row_offsets[s + 1], sorted by (relation,
+// object).
 struct Graph {
   const int64_t* row_offsets;  // [num_entities + 1]
   const int32_t* relations;    // [num_edges]

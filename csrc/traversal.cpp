@@ -77,7 +77,7 @@ class Accumulator {
   }
 
   int64_t pages_;
-  T* sums_;                   // [pages * 4096]
+  T* sums_;                    // [pages * 4096]
   unsigned char* line_flags_;  // [pages * 256]
   unsigned char* page_flags_;  // [pages]
 };
@@ -116,7 +116,8 @@ void for_each_edge(Graph graph, Sets sets, FollowWeights<T> weights, int64_t row
 
 template <class T>
 int64_t push_row_accumulating(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights,
-                              const Sets& exclude, int64_t row, const Accumulator<T>& sums, int32_t* entities, T* values) {
+                              const Sets& exclude, int64_t row, const Accumulator<T>& sums, int32_t* entities,
+                              T* values) {
   for_each_edge(graph, sets, weights, row, [sums](int32_t object, T value) { sums.add(object, value); });
   if (exclude.offsets) {
     for (int64_t i = exclude.offsets[row]; i < exclude.offsets[row + 1]; ++i) sums.remove(exclude.entities[i]);
@@ -259,8 +260,8 @@ void follow_bounds(const Graph& graph, const Sets& sets, int64_t* bounds, int64_
 
 template <class T>
 int64_t follow_push(const Graph& graph, const Sets& sets, const FollowWeights<T>& weights, const Sets& exclude,
-                 int64_t first, int64_t last, int64_t max_edges, const FollowOutput<T>& output,
-                 const FollowScratch& scratch) {
+                    int64_t first, int64_t last, int64_t max_edges, const FollowOutput<T>& output,
+                    const FollowScratch& scratch) {
   int64_t stride = follow_sorting_bytes(max_edges, sizeof(T));
   parallel_for(last - first, scratch.num_workers, [&](int64_t task, int worker) {
     int64_t row = first + task, room = output.bounds[row] - output.bounds[first], count = 0;
@@ -302,12 +303,14 @@ void follow_backward(const Graph& graph, const Sets& sets, const FollowWeights<T
     if (scratch.accumulators) {
       auto table = accumulator_of<T>(scratch, worker, graph.num_entities);
       Arriving<T> arriving(result, grad, row, &table);
-      backward_row(graph, sets, weights, row, [table](int32_t object) { return table.get(object); }, grad_members,
-                   grad_relations);
+      backward_row(
+          graph, sets, weights, row, [table](int32_t object) { return table.get(object); }, grad_members,
+          grad_relations);
     } else {
       Arriving<T> arriving(result, grad, row, nullptr);
-      backward_row(graph, sets, weights, row, [&](int32_t object) { return arriving.searched(object); }, grad_members,
-                   grad_relations);
+      backward_row(
+          graph, sets, weights, row, [&](int32_t object) { return arriving.searched(object); }, grad_members,
+          grad_relations);
     }
   });
 }
@@ -334,12 +337,14 @@ void follow_backward_edges(const Graph& graph, const Sets& sets, const FollowWei
       if (scratch.accumulators) {
         auto table = accumulator_of<T>(scratch, worker, graph.num_entities);
         Arriving<T> arriving(result, grad, row, &table);
-        backward_edges_row(graph, sets, weights, row, first_member, last_member,
-                           [table](int32_t object) { return table.get(object); }, grad_edges);
+        backward_edges_row(
+            graph, sets, weights, row, first_member, last_member, [table](int32_t object) { return table.get(object); },
+            grad_edges);
       } else {
         Arriving<T> arriving(result, grad, row, nullptr);
-        backward_edges_row(graph, sets, weights, row, first_member, last_member,
-                           [&](int32_t object) { return arriving.searched(object); }, grad_edges);
+        backward_edges_row(
+            graph, sets, weights, row, first_member, last_member,
+            [&](int32_t object) { return arriving.searched(object); }, grad_edges);
       }
     }
   });
@@ -347,8 +352,8 @@ void follow_backward_edges(const Graph& graph, const Sets& sets, const FollowWei
 
 #define TERCET_INSTANTIATE(T)                                                                                         \
   template void follow_scratch_clean<T>(unsigned char*, int64_t, int);                                                \
-  template int64_t follow_push<T>(const Graph&, const Sets&, const FollowWeights<T>&, const Sets&, int64_t, int64_t,     \
-                               int64_t, const FollowOutput<T>&, const FollowScratch&);                                \
+  template int64_t follow_push<T>(const Graph&, const Sets&, const FollowWeights<T>&, const Sets&, int64_t, int64_t,  \
+                                  int64_t, const FollowOutput<T>&, const FollowScratch&);                             \
   template void follow_compact<T>(const FollowOutput<T>&, int64_t, int64_t, int32_t*, T*, int);                       \
   template void follow_backward<T>(const Graph&, const Sets&, const FollowWeights<T>&, const Sets&, const T*, T*, T*, \
                                    const FollowScratch&);                                                             \

@@ -1,7 +1,7 @@
 // follow, dense pull: a block of rows is the vector dimension, each object gathers from all edges that enter it.
 //
-// Scratch of a block: x [num_entities, lanes] and a bit for each lane in `in` and `out` [num_entities]; then each chunk of
-// objects counts its members, the counts are summed, and the chunk computes and writes them where they belong.
+// Scratch of a block: x [num_entities, lanes] and a bit for each lane in `in` and `out` [num_entities]; then each chunk
+// of objects counts its members, the counts are summed, and the chunk computes and writes them where they belong.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -70,7 +70,8 @@ class Pull {
     int64_t chunks = num_chunks(graph_.num_entities);
     load_relation_weights();
     parallel_for(chunks, num_threads, [&](int64_t chunk, int) { load(objects(chunk)); });
-    parallel_for(chunks, num_threads, [&](int64_t chunk, int) { mark(objects(chunk), block_.counts + chunk * kLanes); });
+    parallel_for(chunks, num_threads,
+                 [&](int64_t chunk, int) { mark(objects(chunk), block_.counts + chunk * kLanes); });
     for (int64_t lane = 0; lane < rows_.last - rows_.first; ++lane) {
       int64_t start = 0;
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
@@ -91,9 +92,7 @@ class Pull {
   }
 
  private:
-  Range objects(int64_t chunk) const {
-    return {chunk * kChunk, std::min((chunk + 1) * kChunk, graph_.num_entities)};
-  }
+  Range objects(int64_t chunk) const { return {chunk * kChunk, std::min((chunk + 1) * kChunk, graph_.num_entities)}; }
 
   void load_relation_weights() {
     for (int64_t relation = 0; relation < graph_.num_relations; ++relation) {
@@ -194,8 +193,8 @@ int64_t follow_pull_bytes(int64_t num_entities, int64_t num_relations, int64_t l
 
 template <class T>
 int64_t follow_pull(const Graph& graph, const Incoming& incoming, const Sets& sets, const FollowWeights<T>& weights,
-                 const Sets& exclude, int64_t first, int64_t last, int64_t lanes, const FollowOutput<T>& output,
-                 unsigned char* scratch, int num_threads) {
+                    const Sets& exclude, int64_t first, int64_t last, int64_t lanes, const FollowOutput<T>& output,
+                    unsigned char* scratch, int num_threads) {
   for (int64_t row = first; row < last; row += lanes) {
     Range rows{row, std::min(row + lanes, last)};
     if (lanes == kMaxLanes) {
@@ -207,9 +206,9 @@ int64_t follow_pull(const Graph& graph, const Incoming& incoming, const Sets& se
   return follow_offsets(output.offsets, first, last);
 }
 
-#define TERCET_INSTANTIATE(T)                                                                                         \
-  template int64_t follow_pull<T>(const Graph&, const Incoming&, const Sets&, const FollowWeights<T>&, const Sets&,      \
-                               int64_t, int64_t, int64_t, const FollowOutput<T>&, unsigned char*, int);
+#define TERCET_INSTANTIATE(T)                                                                                       \
+  template int64_t follow_pull<T>(const Graph&, const Incoming&, const Sets&, const FollowWeights<T>&, const Sets&, \
+                                  int64_t, int64_t, int64_t, const FollowOutput<T>&, unsigned char*, int);
 TERCET_INSTANTIATE(float)
 TERCET_INSTANTIATE(double)
 #undef TERCET_INSTANTIATE

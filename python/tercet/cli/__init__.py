@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from tercet.cli import graph, qa
+from tercet.cli import graph, info, qa
 
 app = typer.Typer(
     name="tercet",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.add_typer(graph.app, name="graph")
 app.add_typer(qa.app, name="qa")
+app.command("info")(info.command)
 
 
 def main() -> None:

@@ -16,15 +16,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to sta
 
 
 def set_up(device: str, threads: int | None) -> torch.device:
-    """The device that was asked for, checked; sets torch's number of threads."""
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """The device that was asked for, checked; sets torch's number of threads.
+
+    Raises:
+        ValueError: the device has no such name or is not on this machine.
+    """
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {device!r}")
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"--device {device}: torch finds no CUDA device here; use --device cpu")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if threads is not None:
+        torch.set_num_threads(threads)
     return chosen
 
 

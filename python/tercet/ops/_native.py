@@ -68,9 +68,14 @@ def cuda() -> ModuleType | None:
         try:
             _cuda = importlib.import_module("tercet.ops._cuda")
         except ImportError as error:
-            built = importlib.util.find_spec("tercet.ops._cuda") is not None
-            _cuda_reason = f"did not load: {error}" if built else "not built (nvcc was not found, or TERCET_CUDA=OFF)"
+            missing = "not built (nvcc was not found, or TERCET_CUDA=OFF)"
+            _cuda_reason = f"built, but did not load: {error}" if cuda_built() else missing
     return _cuda
+
+
+def cuda_built() -> bool:
+    """Whether the CUDA module is part of this installation."""
+    return importlib.util.find_spec("tercet.ops._cuda") is not None
 
 
 def cuda_reason() -> str | None:
@@ -79,12 +84,17 @@ def cuda_reason() -> str | None:
     return _cuda_reason
 
 
+def runs_unverified() -> bool:
+    """Whether CUDA kernels that have not passed their tests on a GPU run nevertheless."""
+    return os.environ.get("TERCET_UNVERIFIED") == "1"
+
+
 def cuda_kernel(name: str) -> ModuleType | None:
     """The CUDA module if kernel `name` may run, else None: then the caller runs the reference."""
     module = cuda()
     if module is None:
         _warn_once(name, f"tercet.{name}: the CUDA module is {_cuda_reason}; the slower torch reference runs instead")
-    elif name in UNVERIFIED_CUDA_KERNELS and os.environ.get("TERCET_UNVERIFIED") != "1":
+    elif name in UNVERIFIED_CUDA_KERNELS and not runs_unverified():
         _warn_once(
             name,
             f"tercet.{name}: its CUDA kernel has not been verified on a GPU; the slower torch reference runs instead"
