@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tercet import EntitySets, KnowledgeGraph
 
-# Largest deviation from the float64 reference, relative to the largest value, by dtype.
-TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14}
+# Largest deviation from the float64 reference by dtype, relative to the sum of the sizes of the terms: a hub's sum has
+# about 10,000 terms, each of which may round by half a unit in the last place of the sum so far.
+TOLERANCE = {torch.float32: 3e-5, torch.float64: 6e-14}
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([torch.float32, torch.float64])

@@ -288,7 +288,8 @@ def test_two_hops_compile_in_one_graph() -> None:
 
     w = hop.relation_weights.abs().requires_grad_()
     compiled = torch.compile(two_hops, fullgraph=True, backend="aot_eager")
-    want, got = two_hops(w), compiled(w)
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):  # older torch asks for it
+        want, got = two_hops(w), compiled(w)
     assert torch.allclose(got, want)
     gradients = [torch.autograd.grad(out.sum(), w)[0] for out in (want, got)]
     assert torch.allclose(*gradients)

@@ -53,7 +53,8 @@ def follow(
         exclude: what the result must not hold: one entity for each row, integers [batch], or EntitySets of the batch.
         clamp: limit memberships to 1, with gradient g / max(y, 1).
         layout: "sparse" pushes along the frontier's edges, "dense" pulls along every edge with the batch as the vector
-            dimension, "auto" predicts which costs less. Layouts agree bit for bit where w is finite.
+            dimension, "auto" predicts which costs less. Layouts agree bit for bit where w is finite. Under
+            torch.compile, on other devices than the CPU, and where the pull exceeds scratch_bytes, the push runs.
         num_threads: CPU threads, default torch's; the result does not depend on it.
         scratch_bytes: about how much memory to use beside inputs and result; large batches are worked through in parts.
 
