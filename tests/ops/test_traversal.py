@@ -189,19 +189,22 @@ def test_negative_zero_is_a_member() -> None:
             assert reached.to_lists() == [{1: 0.0}]
 
 
-def test_not_a_number_stays_in_its_row() -> None:
+def test_not_a_number_stays_in_its_row_and_with_its_relation() -> None:
     graph = random_graph(np.random.default_rng(0), 600, 3, 3000, hubs=2)
     w = torch.rand(3, 3)
     sets = EntitySets.from_lists([range(0, 600, 3)] * 3)
     clean = tercet.follow(graph, sets, w)
-    w[1, 0] = torch.nan
-    got = tercet.follow(graph, sets, w)
-    assert torch.equal(got.entities, clean.entities)
-    assert got[1].weights.isnan().any()
-    assert_same(got[0], clean[0])
-    assert_same(got[2], clean[2])
-    assert_same(tercet.follow(graph, sets, torch.rand(3, 3).fill_(0.5))[0],
-                tercet.follow(graph, sets, torch.rand(3, 3).fill_(0.5))[1])  # fmt: skip
+    for bad in (torch.nan, torch.inf):
+        w[1] = torch.tensor([bad, 0.5, 0.5])
+        only = w.clone()
+        only[1] = torch.tensor([1.0, 0.0, 0.0])
+        touched = tercet.follow(graph, sets, only)[1].weights > 0  # what relation 0 reaches
+        for layout in LAYOUTS:
+            got = tercet.follow(graph, sets, w, layout=layout)
+            assert torch.equal(got.entities, clean.entities)
+            assert torch.equal(~got[1].weights.isfinite(), touched)
+            assert_same(got[0], clean[0])
+            assert_same(got[2], clean[2])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

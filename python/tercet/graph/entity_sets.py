@@ -47,19 +47,26 @@ class EntitySets:
     entities: Tensor
     num_entities: int
 
-    def __init__(self, weights: Tensor, offsets: Tensor, entities: Tensor, *, num_entities: int | None = None) -> None:
+    def __init__(
+        self,
+        weights: Tensor,
+        offsets: Tensor,
+        entities: Tensor,
+        *,
+        num_entities: int | None = None,
+        _trusted: bool = False,
+    ) -> None:
         self.weights, self.offsets, self.entities = weights, offsets, entities
         if num_entities is None:
             num_entities = int(entities.max()) + 1 if isinstance(entities, Tensor) and entities.numel() else 0
         self.num_entities = num_entities
-        self.validate()
+        if not _trusted:
+            self.validate()
 
     @classmethod
     def trusted(cls, weights: Tensor, offsets: Tensor, entities: Tensor, num_entities: int) -> EntitySets:
         """Sets whose invariants the caller vouches for: nothing is checked."""
-        sets = cls.__new__(cls)
-        sets.weights, sets.offsets, sets.entities, sets.num_entities = weights, offsets, entities, num_entities
-        return sets
+        return cls(weights, offsets, entities, num_entities=num_entities, _trusted=True)
 
     @classmethod
     def one_hot(cls, ids: Tensor | Sequence[int], *, weights: Tensor | None = None) -> EntitySets:

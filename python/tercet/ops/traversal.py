@@ -53,8 +53,9 @@ def follow(
         exclude: what the result must not hold: one entity for each row, integers [batch], or EntitySets of the batch.
         clamp: limit memberships to 1, with gradient g / max(y, 1).
         layout: "sparse" pushes along the frontier's edges, "dense" pulls along every edge with the batch as the vector
-            dimension, "auto" predicts which costs less. Layouts agree bit for bit where w is finite. Under
-            torch.compile, on other devices than the CPU, and where the pull exceeds scratch_bytes, the push runs.
+            dimension, "auto" predicts which costs less; the result is the same, bit for bit. The push always runs under
+            torch.compile, on other devices than the CPU, with weights that are not finite, and where the pull would
+            exceed scratch_bytes.
         num_threads: CPU threads, default torch's; the result does not depend on it.
         scratch_bytes: about how much memory to use beside inputs and result; large batches are worked through in parts.
 
@@ -196,6 +197,10 @@ def _lanes(num_entities: int, num_relations: int, dtype: torch.dtype, batch: int
     return 0
 
 
+def _all_finite(weights: Tensor | None) -> bool:
+    return weights is None or bool(weights.isfinite().all())
+
+
 def _follow_cpu(
     weights: Tensor,
     offsets: Tensor,
@@ -224,7 +229,9 @@ def _follow_cpu(
     bounds = torch.empty(batch + 1, dtype=torch.int64)
     max_edges, total_edges, whole_room = cpu.follow_bounds(graph, sets, bounds.data_ptr())
     num_threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
-    lanes = _lanes(num_entities, num_relations, dtype, batch, scratch_bytes // 2) if in_offsets is not None else 0
+    # The pull multiplies absent members by 0, which only finite weights turn into 0.
+    pull = in_offsets is not None and _all_finite(relation_weights) and _all_finite(edge_weights)
+    lanes = _lanes(num_entities, num_relations, dtype, batch, scratch_bytes // 2) if pull else 0
     if lanes:
         pull_bytes = cpu.follow_pull_bytes(num_entities, num_relations, lanes, dtype.itemsize)
         pull_memory = torch.empty(pull_bytes, dtype=torch.uint8)
