@@ -14,12 +14,12 @@ namespace {
 using namespace tercet;
 
 using Pointer = uintptr_t;
-using ColumnArgs = std::tuple<Pointer, int64_t, bool>;                       // data, stride, int64?
+using ColumnArgs = std::tuple<Pointer, int64_t, bool>;                        // data, stride, int64?
 using TriplesArgs = std::tuple<ColumnArgs, ColumnArgs, ColumnArgs, int64_t>;  // heads, relations, tails, count
-using GraphArgs = std::tuple<Pointer, Pointer, Pointer, int64_t, int64_t>;   // row_offsets, relations, objects, sizes
-using EdgesArgs = std::tuple<Pointer, Pointer, Pointer>;                     // relations, objects, edge ids or 0
-using IdsArgs = std::tuple<Pointer, Pointer, Pointer>;                       // heads, relations, tails
-using ScratchArgs = std::tuple<int64_t, int, Pointer>;                       // largest_row, num_workers, scratch
+using GraphArgs = std::tuple<Pointer, Pointer, Pointer, int64_t, int64_t>;    // row_offsets, relations, objects, sizes
+using EdgesArgs = std::tuple<Pointer, Pointer, Pointer>;                      // relations, objects, edge ids or 0
+using IdsArgs = std::tuple<Pointer, Pointer, Pointer>;                        // heads, relations, tails
+using ScratchArgs = std::tuple<int64_t, int, Pointer>;                        // largest_row, num_workers, scratch
 // blob, offsets, slots, blob_capacity, names_capacity, num_slots, size
 using NamesArgs = std::tuple<Pointer, Pointer, Pointer, int64_t, int64_t, int64_t, Pointer>;
 
@@ -45,8 +45,8 @@ Graph graph_of(const GraphArgs& args) {
 
 NameTable names_of(const NamesArgs& args) {
   auto [blob, offsets, slots, blob_capacity, names_capacity, num_slots, size] = args;
-  return {at<uint8_t>(blob), at<int64_t>(offsets), at<int64_t>(slots), blob_capacity, names_capacity, num_slots,
-          at<int64_t>(size)};
+  return {at<uint8_t>(blob), at<int64_t>(offsets), at<int64_t>(slots), blob_capacity, names_capacity,
+          num_slots,         at<int64_t>(size)};
 }
 
 void bind_build(py::module_& m) {
@@ -104,8 +104,8 @@ void bind_derived(py::module_& m) {
       Guard());
   m.def(
       "graph_incoming",
-      [](const GraphArgs& graph, int64_t num_edges, Pointer offsets, Pointer subjects, Pointer relations,
-         Pointer edges, int num_threads) {
+      [](const GraphArgs& graph, int64_t num_edges, Pointer offsets, Pointer subjects, Pointer relations, Pointer edges,
+         int num_threads) {
         incoming_edges(graph_of(graph), num_edges, at<int64_t>(offsets), at<int32_t>(subjects), at<int32_t>(relations),
                        at<int64_t>(edges), num_threads);
       },
@@ -136,10 +136,9 @@ void bind_names(py::module_& m) {
       [](Pointer text, int64_t size, bool last, int separator, const NamesArgs& entities, const NamesArgs& relations,
          const IdsArgs& out, int64_t capacity, Pointer state) {
         auto [heads, relation_ids, tails] = out;
-        return static_cast<int64_t>(parse_lines(at<uint8_t>(text), size, last, static_cast<uint8_t>(separator),
-                                                names_of(entities), names_of(relations), at<int32_t>(heads),
-                                                at<int32_t>(relation_ids), at<int32_t>(tails), capacity,
-                                                *at<TextState>(state)));
+        return static_cast<int64_t>(parse_lines(
+            at<uint8_t>(text), size, last, static_cast<uint8_t>(separator), names_of(entities), names_of(relations),
+            at<int32_t>(heads), at<int32_t>(relation_ids), at<int32_t>(tails), capacity, *at<TextState>(state)));
       },
       Guard());
   m.def(

@@ -161,8 +161,8 @@ Place check_graph(const Graph& graph, int64_t num_edges, bool with_inverses, int
   const int64_t falls = first_fault(num_entities, num_threads, [&](int64_t i) { return offsets[i + 1] < offsets[i]; });
   if (falls < num_entities) return {kBadOffset, falls + 1};
   if (offsets[num_entities] != num_edges) return {kBadOffset, num_entities};
-  const int64_t relation = first_fault(
-      num_edges, num_threads, [&](int64_t e) { return outside(graph.relations[e], graph.num_relations); });
+  const int64_t relation =
+      first_fault(num_edges, num_threads, [&](int64_t e) { return outside(graph.relations[e], graph.num_relations); });
   if (relation < num_edges) return {kBadRelation, relation};
   const int64_t object =
       first_fault(num_edges, num_threads, [&](int64_t e) { return outside(graph.objects[e], num_entities); });

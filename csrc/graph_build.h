@@ -1,9 +1,9 @@
 // From triples to the graph's CSR, and from one graph to another: with inverses, by object, merged with changes.
 //
 // Every step is linear in edges and entities: counting sort by subject straight into the final arrays, then each row is
-// sorted by (relation, object) through scratch no longer than the largest row. A subject belongs to one thread and keeps
-// the order of the input until its row is sorted, so the result is the same for any number of threads. No triples give a
-// graph without edges; no entities give row_offsets = [0].
+// sorted by (relation, object) through scratch no longer than the largest row. A subject belongs to one thread and
+// keeps the order of the input until its row is sorted, so the result is the same for any number of threads. No triples
+// give a graph without edges; no entities give row_offsets = [0].
 #pragma once
 
 #include "core.h"
@@ -45,16 +45,16 @@ enum GraphFault : int64_t {
 // The first triple with an id out of range (the head's fault before the relation's before the tail's).
 Place check_triples(const Triples& triples, int64_t num_entities, int64_t num_relations, int num_threads);
 
-// The first fault of a CSR that came from outside; with_inverses: that it is one is checked too, by comparing the sums of
-// 64-bit hashes of the edges and of their inverses.
+// The first fault of a CSR that came from outside; with_inverses: that it is one is checked too, by comparing the sums
+// of 64-bit hashes of the edges and of their inverses.
 Place check_graph(const Graph& graph, int64_t num_edges, bool with_inverses, int num_threads);
 
 // Where the triples of each subject start: row_offsets [num_entities + 1]. Returns the length of the largest row.
 int64_t build_offsets(const Triples& triples, int64_t num_entities, int64_t* row_offsets, int num_threads);
 
-// Fills relations and objects [count] (and edge_ids [count]: the first triple of each edge; or null), sorts rows, merges
-// duplicates. Returns the number of edges, which come first; row_offsets then fits them.
-// scratch: num_workers x largest_row x 8 bytes (16 with edge_ids).
+// Fills relations and objects [count] (and edge_ids [count]: the first triple of each edge; or null), sorts rows,
+// merges duplicates. Returns the number of edges, which come first; row_offsets then fits them. scratch: num_workers x
+// largest_row x 8 bytes (16 with edge_ids).
 int64_t build_edges(const Triples& triples, int64_t num_entities, int64_t num_relations, int64_t* row_offsets,
                     int32_t* relations, int32_t* objects, int64_t* edge_ids, int64_t largest_row, int num_workers,
                     void* scratch, int num_threads);

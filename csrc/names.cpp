@@ -44,7 +44,8 @@ struct Name {
   int64_t length;
   uint32_t tag;  // the part of the hash that a slot keeps
 
-  Name(const uint8_t* text, int64_t size) : start(text), length(size), tag(static_cast<uint32_t>(hash_name(text, size))) {}
+  Name(const uint8_t* text, int64_t size)
+      : start(text), length(size), tag(static_cast<uint32_t>(hash_name(text, size))) {}
   Name() = default;
 };
 
@@ -85,7 +86,9 @@ int64_t intern(const NameTable& table, const Name& name) {
 }
 
 // Looking names up is waiting for memory: slot, offset and text of a whole batch are asked for one after another.
-void prefetch_slot(const NameTable& table, const Name& name) { prefetch(table.slots + (name.tag & (table.num_slots - 1))); }
+void prefetch_slot(const NameTable& table, const Name& name) {
+  prefetch(table.slots + (name.tag & (table.num_slots - 1)));
+}
 
 int64_t likely_id(const NameTable& table, const Name& name) {
   const int64_t slot = table.slots[name.tag & (table.num_slots - 1)];
@@ -268,7 +271,10 @@ int64_t utf8_fault(const uint8_t* text, int64_t length) {
       ++i;
       continue;
     }
-    const int more = first >= 0xC2 && first < 0xE0 ? 1 : first >= 0xE0 && first < 0xF0 ? 2 : first >= 0xF0 && first < 0xF5 ? 3 : 0;
+    const int more = first >= 0xC2 && first < 0xE0   ? 1
+                     : first >= 0xE0 && first < 0xF0 ? 2
+                     : first >= 0xF0 && first < 0xF5 ? 3
+                                                     : 0;
     if (more == 0 || i + more >= length) return i;
     uint32_t point = first & (0x3Fu >> more);
     for (int k = 1; k <= more; ++k) {
@@ -302,8 +308,8 @@ NamesPlace check_names(const NameTable& table, int64_t blob_size, const int32_t*
   }
   // Each slot in use is the target of exactly one first id, and probing must end: an empty slot has to be left.
   if (taken == table.num_slots) return {kNameSlots, 0};
-  // Links ascend within a name, so they form no cycle; they reach every id if each but the first is linked to once, which
-  // two sums of hashes compare.
+  // Links ascend within a name, so they form no cycle; they reach every id if each but the first is linked to once,
+  // which two sums of hashes compare.
   int64_t firsts = 0;
   uint64_t rest = 0;
   for (int64_t block = 0; block < size; block += kBatchLines) {

@@ -1,9 +1,9 @@
 // Names of entities and relations: text lines to triples of ids, and names to ids.
 //
 // Names lie in one UTF-8 blob in the order of their ids, with offsets, beside an open-addressing table (linear probing,
-// a power of two of slots, at most two thirds of them taken). A slot holds the lower 32 bits of the name's hash above its
-// id, or -1: probing reads a name only where those bits agree, and growing the table reads no name at all. All arrays
-// belong to the caller; a kernel that finds one full returns, the caller grows it and calls again.
+// a power of two of slots, at most two thirds of them taken). A slot holds the lower 32 bits of the name's hash above
+// its id, or -1: probing reads a name only where those bits agree, and growing the table reads no name at all. All
+// arrays belong to the caller; a kernel that finds one full returns, the caller grows it and calls again.
 #pragma once
 
 #include "core.h"
@@ -11,13 +11,13 @@
 namespace tercet {
 
 struct NameTable {
-  uint8_t* blob;           // [blob_capacity]
-  int64_t* offsets;        // [names_capacity + 1]
-  int64_t* slots;          // [num_slots]
+  uint8_t* blob;     // [blob_capacity]
+  int64_t* offsets;  // [names_capacity + 1]
+  int64_t* slots;    // [num_slots]
   int64_t blob_capacity;
   int64_t names_capacity;
-  int64_t num_slots;       // a power of two, at most 2^31
-  int64_t* size;           // [1]: the number of names
+  int64_t num_slots;  // a power of two, at most 2^31
+  int64_t* size;      // [1]: the number of names
 };
 
 enum NamesStatus : int64_t {

@@ -22,7 +22,8 @@ _Graph = Annotated[Path, typer.Argument(metavar="KB", help="A graph file that `t
 @app.command()
 def build(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Text (tab or |, .gz), N-Triples (.nt, .nt.gz) or .parquet.")
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Text (tab or |, .gz), N-Triples (.nt, .nt.gz) or .parquet."),
     ],
     out: Annotated[Path, typer.Option(help="The graph file to write.")],
     inverses: Annotated[bool, typer.Option("--inverses", help="Add the inverse of every edge.")] = False,

@@ -1,4 +1,7 @@
-"""The native graph builder, one function for each step. Tensors are on the CPU and trusted unless a function checks them."""
+"""The native graph builder, one function for each step.
+
+Tensors are on the CPU and trusted unless a function checks them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _COLUMNS = {1: "heads", 2: "relations", 3: "tails"}
 
 
 class Csr(NamedTuple):
-    """Edges by subject: row_offsets int64 [N + 1], relations int32 [E], objects int32 [E], edge_ids int64 [E] or None."""
+    """Edges by subject: row_offsets int64 [N + 1], relations and objects int32 [E], edge_ids int64 [E] or None."""
 
     row_offsets: Tensor
     relations: Tensor
@@ -39,7 +42,7 @@ class Column(NamedTuple):
     """Integer ids that native code reads in place: (address, stride in elements, whether int64), and who owns them."""
 
     args: tuple[int, int, bool]
-    count: int
+    size: int
     owner: Any
 
 
@@ -77,10 +80,9 @@ def build(
     """Edges sorted by (subject, relation, object), each once; ids are checked. See csrc/graph_build.h."""
     threads = _checks.threads(op, num_threads)
     columns = [
-        column(op, name, values)
-        for name, values in (("heads", heads), ("relations", relations), ("tails", tails))
+        column(op, name, values) for name, values in (("heads", heads), ("relations", relations), ("tails", tails))
     ]
-    counts = [c.count for c in columns]
+    counts = [c.size for c in columns]
     if len(set(counts)) > 1:
         raise ValueError(f"tercet.{op}: heads, relations and tails must be equally long, got {counts}")
     triples = (*(c.args for c in columns), counts[0])
@@ -127,7 +129,10 @@ def incoming(graph: Csr, num_relations: int, *, edges: bool, num_threads: int | 
     subjects, relations = torch.empty_like(graph.objects), torch.empty_like(graph.relations)
     places = torch.empty(num_edges, dtype=torch.int64) if edges else None
     _native.cpu.graph_incoming(
-        graph_args(graph, num_relations), num_edges, *map(_native.pointer, (offsets, subjects, relations, places)), threads
+        graph_args(graph, num_relations),
+        num_edges,
+        *map(_native.pointer, (offsets, subjects, relations, places)),
+        threads,
     )
     return Incoming(offsets, subjects, relations, places)
 
@@ -140,9 +145,15 @@ def merge(graph: Csr, added: Csr, removed: Csr, num_relations: int, *, num_threa
     _native.cpu.graph_merge_offsets(*args, _native.pointer(offsets), threads)
     out = _edges(int(offsets[-1]), graph.edge_ids is not None)
     _native.cpu.graph_merge_edges(
-        args[0], _native.pointer(graph.edge_ids), args[1], _native.pointer(added.edge_ids), args[2],
-        _native.pointer(offsets), _addresses(out), threads,
-    )  # fmt: skip
+        args[0],
+        _native.pointer(graph.edge_ids),
+        args[1],
+        _native.pointer(added.edge_ids),
+        args[2],
+        _native.pointer(offsets),
+        _addresses(out),
+        threads,
+    )
     return Csr(offsets, *out)  # type: ignore[arg-type]
 
 
@@ -158,9 +169,7 @@ def fault(graph: Csr, num_relations: int, *, with_inverses: bool, num_threads: i
     if code == 3:
         return f"objects must be in 0..{num_entities - 1}, got {int(graph.objects[at])} at edge {at}"
     if code == 4:
-        return (
-            f"row_offsets must rise from 0 to num_edges = {num_edges}, got {int(graph.row_offsets[at])} at position {at}"
-        )
+        return f"row_offsets must rise from 0 to {num_edges}, got {int(graph.row_offsets[at])} at position {at}"
     if code == 5:
         return f"edges must ascend by (relation, object) within a subject, each once; edge {at} does not"
     return f"relations {num_relations // 2}..{num_relations - 1} must hold the inverse of every edge, and do not"
@@ -182,7 +191,7 @@ def _addresses(edges: list[Tensor | None]) -> tuple[int, ...]:
 
 
 def _scratch(num_edges: int, largest_row: int, with_ids: bool, threads: int) -> tuple[tuple[int, int, int], Tensor]:
-    """One largest row for each worker, and never more than the edges: fewer workers sort where one row is most of them."""
+    """One largest row for each worker, and never more than the edges: one row that is most of them has one worker."""
     workers = max(1, min(threads, num_edges // max(largest_row, 1)))
     memory = torch.empty(workers * largest_row * (2 if with_ids else 1), dtype=torch.int64)
     return (largest_row, workers, _native.pointer(memory)), memory

@@ -43,6 +43,11 @@ def check_graph(graph: KnowledgeGraph) -> None:
     fault = _build.fault(graph._csr(), graph.num_relations, with_inverses=graph.has_inverses)
     if fault:
         raise ValueError(f"tercet.{op}: {fault}")
+    for kind in ("entity_names", "relation_names"):
+        names = getattr(graph, kind)
+        fault = None if names is None else names.fault()
+        if fault:
+            raise ValueError(f"tercet.{op}: {kind}: {fault}")
     check_attributes(op, graph)
 
 

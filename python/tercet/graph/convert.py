@@ -30,7 +30,9 @@ def pyg(data: Any, entity_names: Iterable[str] | None, relation_names: Iterable[
     op = "KnowledgeGraph.from_pyg"
     index, types = getattr(data, "edge_index", None), getattr(data, "edge_type", None)
     if index is None or types is None:
-        raise ValueError(f"tercet.{op}: data must have edge_index and edge_type; heterogeneous data has to_homogeneous()")
+        raise ValueError(
+            f"tercet.{op}: data must have edge_index and edge_type; heterogeneous data has to_homogeneous()"
+        )
     if index.ndim != 2 or index.shape[0] != 2:
         raise ValueError(f"tercet.{op}: edge_index must be [2, num_triples], got {list(index.shape)}")
     names = None if relation_names is None else list(relation_names)

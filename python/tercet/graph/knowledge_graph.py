@@ -77,12 +77,17 @@ class KnowledgeGraph:
         attributes: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._set(
-            row_offsets=row_offsets, relations=relations, objects=objects, edge_ids=edge_ids,
-            num_entities=num_entities, num_relations=num_relations, has_inverses=has_inverses,
+            row_offsets=row_offsets,
+            relations=relations,
+            objects=objects,
+            edge_ids=edge_ids,
+            num_entities=num_entities,
+            num_relations=num_relations,
+            has_inverses=has_inverses,
             entity_names=names_for("KnowledgeGraph", "entity_names", entity_names, num_entities),
             relation_names=names_for("KnowledgeGraph", "relation_names", relation_names, num_relations),
             attributes=attributes or {},
-        )  # fmt: skip
+        )
         self.validate()
 
     def _set(self, **fields: Any) -> None:
@@ -138,14 +143,24 @@ class KnowledgeGraph:
         num_entities = checks.size(op, "num_entities", num_entities)
         num_relations = checks.size(op, "num_relations", num_relations)
         csr = _build.build(
-            op, heads, relations, tails, num_entities, num_relations,
-            keep_edge_ids=keep_edge_ids, num_threads=num_threads,
-        )  # fmt: skip
+            op,
+            heads,
+            relations,
+            tails,
+            num_entities,
+            num_relations,
+            keep_edge_ids=keep_edge_ids,
+            num_threads=num_threads,
+        )
         graph = cls.trusted(
-            **csr._asdict(), num_entities=num_entities, num_relations=num_relations, has_inverses=False,
+            **csr._asdict(),
+            num_entities=num_entities,
+            num_relations=num_relations,
+            has_inverses=False,
             entity_names=names_for(op, "entity_names", entity_names, num_entities),
-            relation_names=names_for(op, "relation_names", relation_names, num_relations), attributes=attributes or {},
-        )  # fmt: skip
+            relation_names=names_for(op, "relation_names", relation_names, num_relations),
+            attributes=attributes or {},
+        )
         checks.check_attributes(op, graph)
         return graph
 
@@ -155,10 +170,10 @@ class KnowledgeGraph:
     ) -> KnowledgeGraph:
         """A graph with names from files; names mean the same entity in all of them. Ids follow first appearance.
 
-        Text has one triple a line, `head TAB relation TAB tail` or `head|relation|tail` (seen from the first line), in
-        UTF-8; blank lines are skipped. `.gz` is decompressed on the way. `.nt` and `.nt.gz` are N-Triples (extra `rdf`):
-        an IRI is named by itself, a literal by its N-Triples form. `.parquet` (extra `parquet`) has columns head,
-        relation, tail or subject, predicate, object, else its first three are taken.
+        Text in UTF-8 has one triple a line, `head TAB relation TAB tail` or `head|relation|tail`, whichever the first
+        line is; blank lines are skipped. `.gz` is decompressed on the way. `.nt` and `.nt.gz` are N-Triples (extra
+        `rdf`): an IRI is named by itself, a literal by its N-Triples form. `.parquet` (extra `parquet`) has columns
+        head, relation, tail or subject, predicate, object, else its first three are taken.
 
         Args:
             paths: one file or more.
@@ -173,15 +188,19 @@ class KnowledgeGraph:
         reader.read_all()
         entity_names, relation_names = reader.entities.finish(), reader.relations.finish()
         return cls.from_triples(
-            *reader.triples(), num_entities=len(entity_names), num_relations=len(relation_names),
-            entity_names=entity_names, relation_names=relation_names, keep_edge_ids=keep_edge_ids,
-        )  # fmt: skip
+            *reader.triples(),
+            num_entities=len(entity_names),
+            num_relations=len(relation_names),
+            entity_names=entity_names,
+            relation_names=relation_names,
+            keep_edge_ids=keep_edge_ids,
+        )
 
     @classmethod
     def from_pykeen(cls, triples_factory: Any, *, keep_edge_ids: bool = False) -> KnowledgeGraph:
         """A graph from a PyKEEN triples factory, with its ids and, where it has labels, its names.
 
-        Inverses that PyKEEN would create are left out: it numbers them 2r and 2r + 1; `with_inverses` makes ours, r + R.
+        Inverses that PyKEEN would create (2r and 2r + 1) are left out; `with_inverses` makes ours, r + R.
         """
         return cls.from_triples(**convert.pykeen(triples_factory), keep_edge_ids=keep_edge_ids)
 
@@ -208,10 +227,6 @@ class KnowledgeGraph:
         fingerprint = fields.pop("fingerprint")
         try:
             graph = cls(**fields)
-            for names in (graph.entity_names, graph.relation_names):
-                fault = None if names is None else names.fault()
-                if fault:
-                    raise ValueError(fault)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}; build the graph again with `tercet graph build`") from error
         graph._cache["fingerprint"] = fingerprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice, pairwise
 
 import torch
 from torch import Tensor
@@ -91,10 +91,10 @@ class Names(Sequence[str]):
         return bytes(self.blob[start:stop].numpy()).decode()
 
     def __iter__(self) -> Iterator[str]:
-        text = memoryview(self.blob.numpy())
+        text = memoryview(self.blob.numpy())  # type: ignore[arg-type]
         for block in range(0, len(self), 65536):
             offsets = self.offsets[block : block + 65537].tolist()
-            for start, stop in zip(offsets, offsets[1:], strict=False):
+            for start, stop in pairwise(offsets):
                 yield str(text[start:stop], "utf-8")
 
     def find(self, name: str) -> list[int]:
@@ -112,9 +112,9 @@ class Names(Sequence[str]):
         return ids
 
     def near(self, name: str, limit: int = 3) -> list[str]:
-        """Names like `name`, nearest first: those equal but for case, else the most alike (by rapidfuzz if installed)."""
+        """Names like `name`, nearest first: those equal but for case, else the most alike."""
         wanted = name.casefold()
-        names = [other for other, _ in zip(self, range(_MOST_COMPARED), strict=False)]
+        names = list(islice(self, _MOST_COMPARED))
         same = list(dict.fromkeys(other for other in names if other.casefold() == wanted))
         if same:
             return same[:limit]
@@ -124,7 +124,9 @@ class Names(Sequence[str]):
             alike = [n for n in names if n[:1].casefold() == wanted[:1] and abs(len(n) - len(name)) <= 4]
             folded = {n.casefold(): n for n in alike[:_MOST_MATCHED]}
             return [folded[match] for match in difflib.get_close_matches(wanted, folded, n=limit)]
-        found = process.extract(wanted, names, scorer=fuzz.ratio, processor=str.casefold, limit=4 * limit, score_cutoff=60)
+        found = process.extract(
+            wanted, names, scorer=fuzz.ratio, processor=str.casefold, limit=4 * limit, score_cutoff=60
+        )
         return list(dict.fromkeys(match for match, _, _ in found))[:limit]
 
     def fault(self) -> str | None:

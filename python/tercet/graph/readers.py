@@ -87,7 +87,7 @@ class TripleReader:
             while not last:
                 if filled == len(buffer):  # a line longer than the buffer
                     buffer = grown(buffer, filled, 2 * filled)
-                got = _read_into(stream, memoryview(buffer.numpy())[filled:], path)
+                got = _read_into(stream, buffer[filled:].numpy(), path)
                 filled, last = filled + got, got == 0
                 if not separator:
                     head = bytes(buffer[:filled].numpy())
@@ -105,9 +105,16 @@ class TripleReader:
         self.state[0] = start
         while True:
             status = _native.cpu.names_parse_lines(
-                _native.pointer(buffer), size, last, ord(separator), self.entities.args(), self.relations.args(),
-                tuple(map(_native.pointer, self.columns)), len(self.columns[0]), _native.pointer(self.state),
-            )  # fmt: skip
+                _native.pointer(buffer),
+                size,
+                last,
+                ord(separator),
+                self.entities.args(),
+                self.relations.args(),
+                tuple(map(_native.pointer, self.columns)),
+                len(self.columns[0]),
+                _native.pointer(self.state),
+            )
             position, line, count, detail = self.state.tolist()
             if status == _GROW_TRIPLES:
                 self._make_room(count + 1)
@@ -179,7 +186,9 @@ class TripleReader:
                         raise ValueError(f"{path}, row {row}: the {field} is empty")
                     names.append(text)
                 count = len(names[0])
-                turns = pyarrow.array([i for pair in zip(range(count), range(count, 2 * count), strict=True) for i in pair])
+                turns = pyarrow.array(
+                    [i for pair in zip(range(count), range(count, 2 * count), strict=True) for i in pair]
+                )
                 ends = pyarrow.concat_arrays([names[0], names[2]]).take(turns)
                 self._append(_arrow(ends), _arrow(names[1]))
                 rows += count
@@ -267,7 +276,7 @@ def _opened(raw: Any, path: Path) -> Any:
     return gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
 
 
-def _read_into(stream: Any, view: memoryview, path: Path) -> int:
+def _read_into(stream: Any, view: Any, path: Path) -> int:
     try:
         return int(stream.readinto(view))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

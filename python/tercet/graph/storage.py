@@ -33,7 +33,8 @@ def digest(tensors: Mapping[str, Tensor], *facts: object) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         heading.append(f"{name} {tensor.dtype} {list(tensor.shape)}")
-        view = memoryview(tensor.view(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+        data: Any = tensor.view(-1).view(torch.uint8).numpy() if tensor.numel() else b""
+        view = memoryview(data)
         jobs += (view[start : start + _CHUNK] for start in range(0, len(view), _CHUNK))
     whole = hashlib.blake2b("\n".join(heading).encode(), digest_size=16)
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
@@ -43,7 +44,7 @@ def digest(tensors: Mapping[str, Tensor], *facts: object) -> str:
 
 
 def identity(fields: Mapping[str, Any]) -> str:
-    """The fingerprint: what a model depends on, that is edges, sizes and names; not attributes, edge ids or the device."""
+    """The fingerprint: what a model depends on, that is edges, sizes and names; not attributes or edge ids."""
     tensors = {name: fields[name] for name in _TENSORS}
     for kind in ("entity_names", "relation_names"):
         names = fields[kind]
@@ -74,7 +75,9 @@ def save(fields: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         "checksum": digest(rest),
     }
     with replaced(Path(path)) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in (tensors | rest).items()}, temporary, metadata)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in (tensors | rest).items()}, temporary, metadata
+        )
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -118,7 +121,11 @@ def _fields(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str
         raise _Fault("its header lacks sizes, fingerprint or checksum") from error
     if not (type(num_entities) is int and type(num_relations) is int and type(has_inverses) is bool):
         raise _Fault(f"its sizes must be two integers and a truth value, got {metadata['sizes']}")
-    fields: dict[str, Any] = {"num_entities": num_entities, "num_relations": num_relations, "has_inverses": has_inverses}
+    fields: dict[str, Any] = {
+        "num_entities": num_entities,
+        "num_relations": num_relations,
+        "has_inverses": has_inverses,
+    }
     rest = {name: tensors[name] for name in tensors if name == "edge_ids" or name.startswith("attributes.")}
     for name, dtype in _TENSORS.items():
         if name not in tensors or tensors[name].dtype != dtype:
@@ -128,11 +135,11 @@ def _fields(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str
     prefix = "attributes."
     fields["attributes"] = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
     for kind in ("entity_names", "relation_names"):
-        parts = [tensors.get(f"{kind}.{part}") for part in ("blob", "offsets", "slots")]
+        blob, offsets, slots = (tensors.get(f"{kind}.{part}") for part in ("blob", "offsets", "slots"))
         fields[kind] = None
-        if all(part is not None for part in parts):
-            fields[kind] = Names(*parts, tensors.get(f"{kind}.following"))  # type: ignore[arg-type]
-        elif any(part is not None for part in parts):
+        if blob is not None and offsets is not None and slots is not None:
+            fields[kind] = Names(blob, offsets, slots, tensors.get(f"{kind}.following"))
+        elif blob is not None or offsets is not None or slots is not None:
             raise _Fault(f"its {kind} lack a part")
         rest |= {n: t for n, t in tensors.items() if n in (f"{kind}.slots", f"{kind}.following")}
     if identity(fields) != fingerprint or digest(rest) != checksum:

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 def updated(graph: KnowledgeGraph, csr: Csr, add: Any, remove: Any) -> Csr:
     """The edges of (graph - remove) + add, by a linear merge of sorted rows."""
     relations = graph.num_relations // 2 if graph.has_inverses else graph.num_relations
-    parts = []
+    parts = {}
     for name, value in (("add", add), ("remove", remove)):
+        heads, kinds, tails = _columns(graph, name, value)
         keep = name == "add" and csr.edge_ids is not None
-        part = _build.build(
-            f"updated({name})", *_columns(graph, name, value), graph.num_entities, relations, keep_edge_ids=keep
-        )
+        op = f"updated({name})"
+        part = _build.build(op, heads, kinds, tails, graph.num_entities, relations, keep_edge_ids=keep)
         if part.edge_ids is not None and csr.edge_ids is not None and len(csr.edge_ids):
             part = part._replace(edge_ids=part.edge_ids + (int(csr.edge_ids.max()) + 1))
-        parts.append(_build.inverses(part, relations) if graph.has_inverses else part)
-    return _build.merge(csr, *parts, graph.num_relations)
+        parts[name] = _build.inverses(part, relations) if graph.has_inverses else part
+    return _build.merge(csr, parts["add"], parts["remove"], graph.num_relations)
 
 
 def one_entity(graph: KnowledgeGraph, name: str) -> int:
