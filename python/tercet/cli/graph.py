@@ -36,7 +36,9 @@ def build(
         raise FileNotFoundError(f"--out {out}: its folder does not exist")
     start = time.perf_counter()
     columns = TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=as_json, transient=True) as progress:
+    console = Console(stderr=True)
+    quiet = as_json or not console.is_terminal
+    with Progress(*columns, console=console, disable=quiet, transient=True) as progress:
         task = progress.add_task("reading", total=None)
         graph = KnowledgeGraph.read(
             *inputs, progress=lambda done, total: progress.update(task, completed=done, total=total)

@@ -76,7 +76,7 @@ class Names(Sequence[str]):
         return (*pointers, len(self.blob), len(self), len(self.slots), _native.pointer(size)), size
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return max(len(self.offsets) - 1, 0)
 
     def __getitem__(self, index: int | slice) -> str | list[str]:  # type: ignore[override]
         if isinstance(index, slice):
@@ -138,7 +138,7 @@ class Names(Sequence[str]):
         for label, (tensor, dtype) in tensors.items():
             if tensor.dtype != dtype or tensor.ndim != 1:
                 return f"{label} must be {dtype} of one dimension, got {tensor.dtype} {list(tensor.shape)}"
-        size, capacity = len(self), len(self.slots)
+        size, capacity = len(self.offsets) - 1, len(self.slots)
         if size < 0 or size >= LIMIT:
             return f"offsets must hold 1 to 2^31 - 1 entries, got {len(self.offsets)}"
         if capacity < 1 or capacity & (capacity - 1) or capacity > 2**32:
