@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "mix.h"
+#include "prefetch.h"
 #include "row_sort.h"
 
 namespace tercet {
@@ -13,6 +14,8 @@ constexpr int64_t kRowsPerTask = 4096;
 constexpr int64_t kEdgesPerTask = 1 << 20;
 // A scatter reads the whole input in every thread that takes part; beyond this many the reading outweighs the writing.
 constexpr int kScatterThreads = 16;
+// How many edges ahead a scatter asks for the cursor it will move: about what a miss takes.
+constexpr int64_t kAhead = 32;
 
 int64_t num_tasks(int64_t size, int64_t per_task) { return (size + per_task - 1) / per_task; }
 
@@ -204,6 +207,7 @@ int64_t build_edges(const Triples& triples, int64_t num_entities, int64_t num_re
     const int64_t start = bounds[range], stop = bounds[range + 1];
     for (int64_t i = 0; i < triples.count; ++i) {
       const int64_t head = triples.heads[i];
+      if (i + kAhead < triples.count) prefetch(row_offsets + triples.heads[i + kAhead]);
       if (head < start || head >= stop) continue;
       const int64_t place = row_offsets[head]++;
       relations[place] = static_cast<int32_t>(triples.relations[i]);
@@ -255,7 +259,7 @@ int64_t inverse_offsets(const Graph& graph, int64_t num_edges, int64_t* out_offs
 void inverse_edges(const Graph& graph, const int64_t* edge_ids, int64_t* out_offsets, int32_t* out_relations,
                    int32_t* out_objects, int64_t* out_ids, int64_t largest_row, int num_workers, void* scratch,
                    int num_threads) {
-  const int64_t num_entities = graph.num_entities;
+  const int64_t num_entities = graph.num_entities, num_edges = graph.row_offsets[num_entities];
   const int32_t shift = static_cast<int32_t>(graph.num_relations);
   const int count = std::clamp(num_threads, 1, kScatterThreads);
   int64_t bounds[kScatterThreads + 1];
@@ -265,6 +269,7 @@ void inverse_edges(const Graph& graph, const int64_t* edge_ids, int64_t* out_off
     for (int64_t subject = 0; subject < num_entities; ++subject) {
       for (int64_t e = graph.row_offsets[subject]; e < graph.row_offsets[subject + 1]; ++e) {
         const int64_t object = graph.objects[e];
+        if (e + kAhead < num_edges) prefetch(out_offsets + graph.objects[e + kAhead]);
         if (object < start || object >= stop) continue;
         const int64_t place = out_offsets[object]++;
         out_relations[place] = graph.relations[e] + shift;
@@ -303,6 +308,7 @@ void incoming_edges(const Graph& graph, int64_t num_edges, int64_t* offsets, int
     for (int64_t subject = 0; subject < num_entities; ++subject) {
       for (int64_t e = graph.row_offsets[subject]; e < graph.row_offsets[subject + 1]; ++e) {
         const int64_t object = graph.objects[e];
+        if (e + kAhead < num_edges) prefetch(offsets + graph.objects[e + kAhead]);
         if (object < start || object >= stop) continue;
         const int64_t place = offsets[object]++;
         subjects[place] = static_cast<int32_t>(subject);

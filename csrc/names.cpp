@@ -4,20 +4,13 @@
 #include <cstring>
 
 #include "mix.h"
+#include "prefetch.h"
 
 namespace tercet {
 namespace {
 
 constexpr int64_t kEmpty = -1;
 constexpr int kBatchLines = 32;
-
-void prefetch(const void* address) {
-#if defined(__GNUC__)
-  __builtin_prefetch(address);
-#else
-  (void)address;
-#endif
-}
 
 uint64_t load(const uint8_t* bytes, int64_t count) {
   uint64_t word = 0;

@@ -25,9 +25,7 @@ struct Built {
 
   int64_t num_entities() const { return static_cast<int64_t>(row_offsets.size()) - 1; }
   int64_t num_edges() const { return static_cast<int64_t>(objects.size()); }
-  Graph graph() const {
-    return {row_offsets.data(), relations.data(), objects.data(), num_entities(), num_relations};
-  }
+  Graph graph() const { return {row_offsets.data(), relations.data(), objects.data(), num_entities(), num_relations}; }
   std::vector<Triple> triples() const {
     std::vector<Triple> all;
     for (int64_t s = 0; s < num_entities(); ++s) {
@@ -59,7 +57,8 @@ Built build(const std::vector<Triple>& triples, int64_t entities, int64_t relati
     pairs.insert(pairs.end(), {static_cast<int32_t>(r), static_cast<int32_t>(t)});
   }
   const int64_t count = triples.size();
-  const Triples input{{heads.data(), 1, true}, {pairs.data(), 2, false}, {pairs.data() + (count ? 1 : 0), 2, false}, count};
+  const Triples input{
+      {heads.data(), 1, true}, {pairs.data(), 2, false}, {pairs.data() + (count ? 1 : 0), 2, false}, count};
   CHECK(check_triples(input, entities, relations, threads).code == kFine);
   Built out;
   out.num_relations = relations;
@@ -69,9 +68,9 @@ Built build(const std::vector<Triple>& triples, int64_t entities, int64_t relati
   out.objects.resize(count);
   out.ids.resize(with_ids ? count : 0);
   std::vector<int64_t> scratch(threads * largest * (with_ids ? 2 : 1));
-  const int64_t kept = build_edges(input, entities, relations, out.row_offsets.data(), out.relations.data(),
-                                   out.objects.data(), with_ids ? out.ids.data() : nullptr, largest, threads,
-                                   scratch.data(), threads);
+  const int64_t kept =
+      build_edges(input, entities, relations, out.row_offsets.data(), out.relations.data(), out.objects.data(),
+                  with_ids ? out.ids.data() : nullptr, largest, threads, scratch.data(), threads);
   out.relations.resize(kept);
   out.objects.resize(kept);
   if (with_ids) out.ids.resize(kept);
@@ -238,7 +237,8 @@ void check_text(std::mt19937_64& random) {
   std::vector<std::array<std::string, 3>> lines;
   for (int64_t i = random() % 200; i > 0; --i) {
     lines.push_back({random_name(random), random_name(random), random_name(random)});
-    for (int field = 0; field < 3; ++field) text += lines.back()[field] + (field < 2 ? "|" : random() % 2 ? "\r\n" : "\n");
+    for (int field = 0; field < 3; ++field)
+      text += lines.back()[field] + (field < 2 ? "|" : random() % 2 ? "\r\n" : "\n");
     if (random() % 5 == 0) text += "\n";
   }
   if (random() % 2 && !text.empty() && !lines.empty()) text = text.substr(0, text.find_last_not_of("\r\n") + 1);
@@ -249,9 +249,8 @@ void check_text(std::mt19937_64& random) {
   for (size_t stop = std::min<size_t>(text.size(), 10);;) {
     const std::vector<uint8_t> block(text.begin() + start, text.begin() + stop);
     const bool last = stop == text.size();
-    const NamesStatus status =
-        parse_lines(block.data(), block.size(), last, '|', entities.table(), relations.table(), heads.data(),
-                    kinds.data(), tails.data(), heads.size(), state);
+    const NamesStatus status = parse_lines(block.data(), block.size(), last, '|', entities.table(), relations.table(),
+                                           heads.data(), kinds.data(), tails.data(), heads.size(), state);
     if (status == kGrowTriples) {
       for (auto* column : {&heads, &kinds, &tails}) column->resize(2 * column->size());
     } else if (status == kGrowEntities) {
@@ -305,8 +304,8 @@ void check_names_kernels(std::mt19937_64& random) {
   for (int64_t i = 0; i < count; ++i) CHECK(growing.name(ids[i]) == names[i]);
 
   std::vector<int64_t> slots(1024), size{count};
-  const NameTable table{blob.data(),  offsets.data(), slots.data(), static_cast<int64_t>(blob.size()),
-                        count,        1024,           size.data()};
+  const NameTable table{blob.data(), offsets.data(), slots.data(), static_cast<int64_t>(blob.size()),
+                        count,       1024,           size.data()};
   const int64_t distinct = build_names(table, next.data());
   CHECK(distinct == growing.size[0]);
   CHECK(check_names(table, blob.size(), next.data()).code == kNamesFine);
@@ -328,13 +327,21 @@ void check_names_kernels(std::mt19937_64& random) {
     std::vector<uint8_t> bad_blob = blob;
     const int64_t value = random() % 3 ? static_cast<int64_t>(random()) : static_cast<int64_t>(random() % 400) - 1;
     switch (random() % 4) {
-      case 0: bad_offsets[random() % bad_offsets.size()] = value; break;
-      case 1: bad_slots[random() % bad_slots.size()] = value; break;
-      case 2: bad_next[random() % bad_next.size()] = static_cast<int32_t>(value); break;
-      default: bad_blob[random() % bad_blob.size()] = static_cast<uint8_t>(value);
+      case 0:
+        bad_offsets[random() % bad_offsets.size()] = value;
+        break;
+      case 1:
+        bad_slots[random() % bad_slots.size()] = value;
+        break;
+      case 2:
+        bad_next[random() % bad_next.size()] = static_cast<int32_t>(value);
+        break;
+      default:
+        bad_blob[random() % bad_blob.size()] = static_cast<uint8_t>(value);
     }
-    const NameTable bad{bad_blob.data(), bad_offsets.data(), bad_slots.data(), static_cast<int64_t>(blob.size()),
-                        count,           1024,               size.data()};
+    const NameTable bad{
+        bad_blob.data(), bad_offsets.data(), bad_slots.data(), static_cast<int64_t>(blob.size()), count, 1024,
+        size.data()};
     check_names(bad, blob.size(), bad_next.data());
   }
 }

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from graph_strategies import Case, cases, plain, with_inverses
+from graph_strategies import Case, assert_same, cases, edges_of, graph_of, plain, small, with_inverses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
@@ -21,32 +21,6 @@ from torch.utils import _pytree as pytree
 from tercet import KnowledgeGraph
 
 DATA = Path(os.environ.get("TERCET_DATA", Path(__file__).parents[3] / "shared" / "data"))
-
-
-def graph_of(case: Case, **options: object) -> KnowledgeGraph:
-    return KnowledgeGraph.from_triples(
-        *case[:3], num_entities=case.num_entities, num_relations=case.num_relations, **options
-    )
-
-
-def edges_of(graph: KnowledgeGraph) -> np.ndarray:
-    subjects = np.repeat(np.arange(graph.num_entities), graph.row_offsets.diff().numpy())
-    return np.stack([subjects, graph.relations.numpy(), graph.objects.numpy()], 1)
-
-
-def assert_same(a: KnowledgeGraph, b: KnowledgeGraph) -> None:
-    for name in ("row_offsets", "relations", "objects"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    assert (a.edge_ids is None) == (b.edge_ids is None)
-    assert a.edge_ids is None or torch.equal(a.edge_ids, b.edge_ids)
-    assert (a.num_entities, a.num_relations, a.has_inverses) == (b.num_entities, b.num_relations, b.has_inverses)
-
-
-def small(**options: object) -> KnowledgeGraph:
-    return KnowledgeGraph.from_triples(
-        [0, 0, 2], [1, 0, 0], [1, 2, 0], num_entities=4, num_relations=2,
-        entity_names=["Heat", "Pacino", "Heat", "Oslo"], relation_names=["year", "actor"], **options,
-    )  # fmt: skip
 
 
 @settings(deadline=None, max_examples=60)
@@ -215,79 +189,6 @@ def test_empty_graphs() -> None:
         graph.validate()
 
 
-# One broken invariant each: (what changes in the fields of a good graph, the error).
-BROKEN = {
-    "first offset": (lambda f: f["row_offsets"].__setitem__(0, 1), ValueError, "row_offsets must rise from 0 to 6, got 1"),
-    "last offset": (lambda f: f["row_offsets"].__setitem__(-1, 7), ValueError, "to 6, got 7 at position 4"),
-    "falling offsets": (lambda f: f["row_offsets"].__setitem__(1, 5), ValueError, "row_offsets must rise from 0 to 6"),
-    "relation below": (lambda f: f["relations"].__setitem__(2, -1), ValueError, "relations must be in 0..3, got -1 at edge 2"),
-    "relation above": (lambda f: f["relations"].__setitem__(5, 4), ValueError, "relations must be in 0..3, got 4 at edge 5"),
-    "object below": (lambda f: f["objects"].__setitem__(0, -7), ValueError, "objects must be in 0..3, got -7 at edge 0"),
-    "object above": (lambda f: f["objects"].__setitem__(3, 4), ValueError, "objects must be in 0..3, got 4 at edge 3"),
-    "unsorted row": (
-        lambda f: f["relations"].__setitem__(slice(0, 2), f["relations"][:2].flip(0)),
-        ValueError,
-        "edges must ascend by (relation, object) within a subject, each once; edge 1 does not",
-    ),
-    "an inverse of nothing": (
-        lambda f: f["objects"].__setitem__(5, 1),
-        ValueError,
-        "relations 2..3 must hold the inverse of every edge, and do not",
-    ),
-    "int32 offsets": (
-        lambda f: f.__setitem__("row_offsets", f["row_offsets"].int()), TypeError, "row_offsets must be torch.int64"
-    ),
-    "int64 objects": (
-        lambda f: f.__setitem__("objects", f["objects"].long()), TypeError, "objects must be torch.int32, got torch.int64"
-    ),
-    "short relations": (
-        lambda f: f.__setitem__("relations", f["relations"][1:]), ValueError, "relations must be [num_edges] = [6], got [5]"
-    ),
-    "two dimensions": (
-        lambda f: f.__setitem__("objects", f["objects"][None]), ValueError, "objects must have one dimension, got shape"
-    ),
-    "another device": (
-        lambda f: f.__setitem__("relations", f["relations"].to("meta")), ValueError, "must be on one device, got meta and cpu"
-    ),
-    "wrong size": (lambda f: f.__setitem__("num_entities", 5), ValueError, "row_offsets must be [num_entities + 1] = [6]"),
-    "no tensor": (lambda f: f.__setitem__("relations", [0]), TypeError, "relations must be a torch.Tensor, got list"),
-    "short edge_ids": (
-        lambda f: f.__setitem__("edge_ids", torch.zeros(2).long()), ValueError, "edge_ids must be [num_edges] = [6], got [2]"
-    ),
-    "odd relations": (
-        lambda f: f.__setitem__("num_relations", 5), ValueError, "relations 2..4 must hold the inverse of every edge"
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_each_broken_invariant_gets_its_error(kind: str) -> None:
-    good = small().with_inverses()
-    names = ("row_offsets", "relations", "objects", "edge_ids", "num_entities", "num_relations", "has_inverses")
-    fields = {n: v.clone() if isinstance(v := getattr(good, n), torch.Tensor) else v for n in names}
-    KnowledgeGraph(**fields)
-    change, error, message = BROKEN[kind]
-    change(fields)
-    with pytest.raises(error, match=re.escape(message)):
-        KnowledgeGraph(**fields)
-
-
-@settings(deadline=None, max_examples=40)
-@given(cases(min_edges=2), st.data())
-def test_validate_finds_the_first_fault(case: Case, data: st.DataObject) -> None:
-    graph = graph_of(case)
-    if graph.num_edges == 0:
-        return
-    at = data.draw(st.integers(0, graph.num_edges - 1))
-    column, size = data.draw(st.sampled_from([("relations", case.num_relations), ("objects", case.num_entities)]))
-    bad = data.draw(st.sampled_from([-1, -(2**31), size, 2**31 - 1]))
-    broken = getattr(graph, column).clone()
-    broken[at:] = bad  # every one after it too: the first is named, at any number of threads
-    fields = {"relations": graph.relations, "objects": graph.objects} | {column: broken}
-    with pytest.raises(ValueError, match=re.escape(f"{column} must be in 0..{size - 1}, got {bad} at edge {at}")):
-        KnowledgeGraph(graph.row_offsets, fields["relations"], fields["objects"], *case[3:])
-
-
 def test_names_neighbors_and_lookup() -> None:
     graph = small()
     assert graph.find_entity("Heat") == [0, 2]
@@ -358,22 +259,28 @@ def test_fingerprint_tells_graphs_apart() -> None:
         KnowledgeGraph(graph.row_offsets, graph.relations, graph.objects, 4, 2, entity_names=graph.entity_names),
     ]
     assert len({graph.fingerprint, *(other.fingerprint for other in others)}) == 5
-    assert graph.with_attributes(year=[1, 2, 3, 4]).fingerprint == small(keep_edge_ids=True).fingerprint == graph.fingerprint
+    assert (
+        graph.with_attributes(year=[1, 2, 3, 4]).fingerprint
+        == small(keep_edge_ids=True).fingerprint
+        == graph.fingerprint
+    )
 
 
 def test_from_pykeen_and_pyg() -> None:
     factory = SimpleNamespace(
-        mapped_triples=torch.tensor([[0, 1, 2], [2, 0, 1]]), num_entities=3, num_relations=4, real_num_relations=2,
-        entity_to_id={"a": 0, "c": 2, "b": 1}, relation_to_id={"r": 0, "s": 1},
-    )  # fmt: skip
+        mapped_triples=torch.tensor([[0, 1, 2], [2, 0, 1]]),
+        num_entities=3,
+        num_relations=4,
+        real_num_relations=2,
+        entity_to_id={"a": 0, "c": 2, "b": 1},
+        relation_to_id={"r": 0, "s": 1},
+    )
     graph = KnowledgeGraph.from_pykeen(factory, keep_edge_ids=True)
     assert graph.neighbors("c") == [("r", "b")]
     assert (graph.num_relations, graph.edge_ids.tolist()) == (2, [0, 1])
     with pytest.raises(ValueError, match=r"from_pykeen: triples_factory must have mapped_triples"):
         KnowledgeGraph.from_pykeen(SimpleNamespace())
-    data = SimpleNamespace(
-        edge_index=torch.tensor([[0, 2], [2, 1]]), edge_type=torch.tensor([1, 0]), num_nodes=5
-    )
+    data = SimpleNamespace(edge_index=torch.tensor([[0, 2], [2, 1]]), edge_type=torch.tensor([1, 0]), num_nodes=5)
     graph = KnowledgeGraph.from_pyg(data, relation_names=["r", "s", "t"])
     assert edges_of(graph).tolist() == [[0, 1, 2], [2, 0, 1]]
     assert (graph.num_entities, graph.num_relations) == (5, 3)

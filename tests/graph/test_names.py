@@ -71,21 +71,26 @@ BROKEN = {
     "a slot beyond the names": (lambda n: n.slots.__setitem__(n.slots == -1, 99), "holds no id of a name"),
     "a name that is missing": (lambda n: n.slots.fill_(-1), "the hash table does not lead to name 0"),
     "a name changed": (lambda n: n.blob.__setitem__(0, ord("z")), "the hash table does not lead to name 0"),
-    "a stray slot": (
-        lambda n: n.slots.__setitem__(int((n.slots == -1).nonzero()[0]), 2**40), "holds no id of a name"
-    ),
+    "a stray slot": (lambda n: n.slots.__setitem__(int((n.slots == -1).nonzero()[0]), 2**40), "holds no id of a name"),
     "a chain cut": (lambda n: n.following.__setitem__(0, -1), "the chain of ids that share a name is broken"),
-    "a chain that turns back": (lambda n: n.following.__setitem__(3, 0), "chain of ids that share a name is broken at 3"),
-    "a chain to another name": (lambda n: n.following.__setitem__(0, 1), "chain of ids that share a name is broken at 0"),
+    "a chain that turns back": (
+        lambda n: n.following.__setitem__(3, 0),
+        "chain of ids that share a name is broken at 3",
+    ),
+    "a chain to another name": (
+        lambda n: n.following.__setitem__(0, 1),
+        "chain of ids that share a name is broken at 0",
+    ),
     "a chain that skips": (lambda n: n.following.__setitem__(0, 4), "the chain of ids that share a name is broken"),
     "slots no power of two": (lambda n: setattr(n, "slots", n.slots[:-1]), "slots must be a power of two, got 7"),
     "no slots": (lambda n: setattr(n, "slots", n.slots[:0]), "slots must be a power of two, got 0"),
     "no offsets": (lambda n: setattr(n, "offsets", n.offsets[:0]), "offsets must hold 1 to 2^31 - 1 entries, got 0"),
     "a dtype": (lambda n: setattr(n, "offsets", n.offsets.int()), "offsets must be torch.int64 of one dimension"),
     "short chain": (
-        lambda n: setattr(n, "following", n.following[1:]), "following must have one entry for each of 5 names, got 4"
+        lambda n: setattr(n, "following", n.following[1:]),
+        "following must have one entry for each of 5 names, got 4",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BROKEN)

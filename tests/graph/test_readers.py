@@ -99,7 +99,10 @@ LINES = {
     "two fields": ("a\tr\tb\na\tb\n", "line 2: expected 3 fields (head, relation, tail) separated by a tab, got 2"),
     "four fields": ("a|r|b\n\nc|r|d|e\n", "line 3: expected 3 fields (head, relation, tail) separated by '|', got 4"),
     "no separator": ("\n\nonly words\n", "line 3: expected head, relation and tail separated by tabs or '|'"),
-    "another separator": ("a\tr\tb\na|r|b\n", "line 2: expected 3 fields (head, relation, tail) separated by a tab, got 1"),
+    "another separator": (
+        "a\tr\tb\na|r|b\n",
+        "line 2: expected 3 fields (head, relation, tail) separated by a tab, got 1",
+    ),
     "no head": ("a|r|b\n|r|b\n", "line 2: expected a head, got an empty field"),
     "no relation": ("a||b\n", "line 1: expected a relation, got an empty field"),
     "no tail": ("a\tr\t\r\n", "line 1: expected a tail, got an empty field"),
@@ -119,7 +122,17 @@ def test_a_wrong_line_is_named(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"\xff", b"\xc3", b"\xc0\xaf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xf8", b"\x80", b"\xe2\x82"],
+    [
+        b"\xff",
+        b"\xc3",
+        b"\xc0\xaf",
+        b"\xe0\x80\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf8",
+        b"\x80",
+        b"\xe2\x82",
+    ],
 )
 @pytest.mark.parametrize("before", [0, 1, 7, 5000])
 def test_a_line_that_is_not_utf8_is_named(tmp_path: Path, bad: bytes, before: int) -> None:
@@ -247,7 +260,9 @@ def test_broken_parquet(tmp_path: Path) -> None:
             KnowledgeGraph.read(path)
 
 
-@pytest.mark.parametrize(("suffix", "module", "extra"), [(".nt", "pyoxigraph", "rdf"), (".parquet", "pyarrow", "parquet")])
+@pytest.mark.parametrize(
+    ("suffix", "module", "extra"), [(".nt", "pyoxigraph", "rdf"), (".parquet", "pyarrow", "parquet")]
+)
 def test_a_missing_extra_is_named(
     tmp_path: Path, suffix: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

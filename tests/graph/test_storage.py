@@ -23,10 +23,16 @@ from tercet.graph.names import Names
 
 def good_graph() -> KnowledgeGraph:
     return KnowledgeGraph.from_triples(
-        [0, 0, 2], [1, 0, 0], [1, 2, 0], num_entities=4, num_relations=2, keep_edge_ids=True,
-        entity_names=["Heat", "Pacino", "Heat", "Oslo"], relation_names=["year", "actor"],
+        [0, 0, 2],
+        [1, 0, 0],
+        [1, 2, 0],
+        num_entities=4,
+        num_relations=2,
+        keep_edge_ids=True,
+        entity_names=["Heat", "Pacino", "Heat", "Oslo"],
+        relation_names=["year", "actor"],
         attributes={"year": torch.tensor([1, 2, 3, 4])},
-    )  # fmt: skip
+    )
 
 
 def parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -39,9 +45,13 @@ def parts(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def test_round_trip(tmp_path: Path, case: Case, inverses: bool, keep_edge_ids: bool, named: bool) -> None:
     names = [f"e{i % 2000}" for i in range(case.num_entities)] if named else None
     graph = KnowledgeGraph.from_triples(
-        *case[:3], num_entities=case.num_entities, num_relations=case.num_relations, keep_edge_ids=keep_edge_ids,
-        entity_names=names, attributes={"x": torch.arange(case.num_entities) / 2, "count": torch.arange(case.num_entities)},
-    )  # fmt: skip
+        *case[:3],
+        num_entities=case.num_entities,
+        num_relations=case.num_relations,
+        keep_edge_ids=keep_edge_ids,
+        entity_names=names,
+        attributes={"x": torch.arange(case.num_entities) / 2, "count": torch.arange(case.num_entities)},
+    )
     graph = graph.with_inverses() if inverses else graph
     path = tmp_path / "kb"
     graph.save(path)
@@ -100,7 +110,10 @@ SEALED = {
     "falling offsets": (lambda t, m: t["row_offsets"].__setitem__(1, 9), "row_offsets must rise from 0 to 3"),
     "a dead name": (lambda t, m: t["entity_names.slots"].fill_(-1), "entity_names: the hash table does not lead to"),
     "a broken chain": (lambda t, m: t["entity_names.following"].fill_(-1), "entity_names: the chain of ids"),
-    "a name that is no text": (lambda t, m: t["relation_names.blob"].fill_(0xFF), "relation_names: name 0 is not UTF-8"),
+    "a name that is no text": (
+        lambda t, m: t["relation_names.blob"].fill_(0xFF),
+        "relation_names: name 0 is not UTF-8",
+    ),
     "names of another size": (_sizes(4, 3, False), "relation_names must have one name for each of 3 ids, got 2"),
     "entities of another number": (_sizes(5, 2, False), "one name for each of 5 ids, got 4"),
     "inverses that are none": (_sizes(4, 2, True), "relations 1..1 must hold the inverse of every edge"),
@@ -110,9 +123,10 @@ SEALED = {
         "attribute year must be [num_entities] = [4], got [3]",
     ),
     "offsets of another type": (
-        lambda t, m: t.__setitem__("entity_names.offsets", t["entity_names.offsets"].int()), "offsets must be torch.int64"
+        lambda t, m: t.__setitem__("entity_names.offsets", t["entity_names.offsets"].int()),
+        "offsets must be torch.int64",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", SEALED)
@@ -139,23 +153,39 @@ def _rewritten(change: Callable[[dict[str, Tensor], dict[str, str]], object]) ->
 
 DAMAGED = {
     "foreign tensors": (lambda p: save_file({"a": torch.zeros(3)}, p), "not a graph file of tercet (a foreign"),
-    "no safetensors": (lambda p: p.write_bytes(b"PK\x03\x04 something else entirely"), "not a graph file, or cut short"),
+    "no safetensors": (
+        lambda p: p.write_bytes(b"PK\x03\x04 something else entirely"),
+        "not a graph file, or cut short",
+    ),
     "empty": (lambda p: p.write_bytes(b""), "not a graph file, or cut short"),
     "cut short": (lambda p: p.write_bytes(p.read_bytes()[:-1]), "not a graph file, or cut short"),
     "longer": (lambda p: p.write_bytes(p.read_bytes() + b"\0"), "not a graph file, or cut short"),
-    "a later version": (_rewritten(lambda t, m: m.update(version="2")), "graph format version 2, this tercet reads version 1"),
+    "a later version": (
+        _rewritten(lambda t, m: m.update(version="2")),
+        "graph format version 2, this tercet reads version 1",
+    ),
     "no version": (_rewritten(lambda t, m: m.pop("version")), "graph format version None"),
     "no sizes": (_rewritten(lambda t, m: m.pop("sizes")), "its header lacks sizes, fingerprint or checksum"),
-    "odd sizes": (_rewritten(lambda t, m: m.update(sizes="[1, 2, 3]")), "its sizes must be two integers and a truth value"),
+    "odd sizes": (
+        _rewritten(lambda t, m: m.update(sizes="[1, 2, 3]")),
+        "its sizes must be two integers and a truth value",
+    ),
     "no objects": (_rewritten(lambda t, m: t.pop("objects")), "it must hold objects of torch.int32"),
     "wide objects": (
-        _rewritten(lambda t, m: t.update(objects=t["objects"].long())), "it must hold objects of torch.int32"
+        _rewritten(lambda t, m: t.update(objects=t["objects"].long())),
+        "it must hold objects of torch.int32",
     ),
     "no slots": (_rewritten(lambda t, m: t.pop("entity_names.slots")), "its entity_names lack a part"),
-    "an attribute changed": (_rewritten(lambda t, m: t["attributes.year"].add_(1)), "its contents do not fit its fingerprint"),
+    "an attribute changed": (
+        _rewritten(lambda t, m: t["attributes.year"].add_(1)),
+        "its contents do not fit its fingerprint",
+    ),
     "an edge id changed": (_rewritten(lambda t, m: t["edge_ids"].add_(1)), "its contents do not fit its fingerprint"),
-    "sizes changed": (_rewritten(lambda t, m: m.update(sizes="[4, 3, false]")), "its contents do not fit its fingerprint"),
-}  # fmt: skip
+    "sizes changed": (
+        _rewritten(lambda t, m: m.update(sizes="[4, 3, false]")),
+        "its contents do not fit its fingerprint",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", DAMAGED)

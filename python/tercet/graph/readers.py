@@ -253,8 +253,7 @@ def _line_fault(status: int, detail: int, separator: str) -> str:
 
 def _separator(text: bytes, last: bool, path: Path) -> str:
     """Tab or `|`, whichever the first line that is not blank has twice; '' when that line is not complete yet."""
-    lines = text.splitlines(keepends=True)
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(io.BytesIO(text), 1):
         if not line.strip(b"\r\n"):
             continue
         if not last and not line.endswith(b"\n"):
