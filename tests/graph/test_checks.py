@@ -6,10 +6,10 @@ import re
 
 import pytest
 import torch
-from graph_strategies import Case, cases, graph_of, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graph_strategies import Case, cases, graph_of, small
 from tercet import KnowledgeGraph
 
 # One broken invariant each: (what changes in the fields of a good graph, the error).

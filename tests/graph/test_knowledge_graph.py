@@ -226,7 +226,8 @@ def test_a_graph_is_immutable_and_travels() -> None:
         graph.attributes["year"] = torch.zeros(4)
     assert copy.deepcopy(graph) is graph
     assert repr(graph) == (
-        "KnowledgeGraph(entities=4, relations=2, edges=3, inverses=False, named=True, attributes=['year'], device='cpu')"
+        "KnowledgeGraph(entities=4, relations=2, edges=3, inverses=False, named=True, attributes=['year'],"
+        " device='cpu')"
     )
     leaves, spec = pytree.tree_flatten({"graph": graph})
     assert len(leaves) == 5
@@ -291,10 +292,22 @@ def test_from_pykeen_and_pyg() -> None:
         KnowledgeGraph.from_pyg(SimpleNamespace(edge_index=torch.zeros(3), edge_type=torch.zeros(3)))
 
 
-def test_the_real_libraries_convert() -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_pyg_converts() -> None:
     pyg = pytest.importorskip("torch_geometric.data")
     data = pyg.Data(edge_index=torch.tensor([[0, 2], [2, 1]]), edge_type=torch.tensor([1, 0]), num_nodes=5)
     assert edges_of(KnowledgeGraph.from_pyg(data)).tolist() == [[0, 1, 2], [2, 0, 1]]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("inverses", [False, True])
+def test_the_real_pykeen_converts(inverses: bool) -> None:
+    triples = pytest.importorskip("pykeen.triples")
+    rows = np.array([["a", "r", "b"], ["b", "s", "c"], ["a", "s", "c"]])
+    factory = triples.TriplesFactory.from_labeled_triples(rows, create_inverse_triples=inverses)
+    graph = KnowledgeGraph.from_pykeen(factory)
+    assert (graph.num_entities, graph.num_relations, graph.num_edges) == (3, 2, 3)
+    assert graph.neighbors("a") == [("r", "b"), ("s", "c")]
 
 
 @pytest.mark.skipif(not (DATA / "kgqa/metaqa/kb.txt").exists(), reason=f"no MetaQA at {DATA}; set TERCET_DATA")

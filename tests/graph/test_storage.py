@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from graph_strategies import Case, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from graph_strategies import Case, cases
 from tercet import KnowledgeGraph
 from tercet.graph import storage
 from tercet.graph.names import Names
