@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstring>
 
+#include "prefetch.h"
+
 namespace tercet {
 namespace {
 
@@ -88,13 +90,11 @@ Accumulator<T> accumulator_of(const FollowScratch& scratch, int worker, int64_t 
 }
 
 // Members are scattered over the graph: their edges are asked for before their turn.
-inline void prefetch_edges(const Graph& graph, const Sets& sets, int64_t member, int64_t last) {
-#if defined(__GNUC__)
+void prefetch_edges(const Graph& graph, const Sets& sets, int64_t member, int64_t last) {
   if (member >= last) return;
   int64_t edge = graph.row_offsets[sets.entities[member]];
-  __builtin_prefetch(graph.objects + edge);
-  __builtin_prefetch(graph.relations + edge);
-#endif
+  prefetch(graph.objects + edge);
+  prefetch(graph.relations + edge);
 }
 
 // Calls visit(object, value) for every edge of the row's frontier, in the order of members and edges. The arguments are

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 
+#include "prefetch.h"
 #include "traversal.h"
 
 namespace tercet {
@@ -146,7 +147,7 @@ class Pull {
       if (!reached) continue;
       alignas(64) T sums[kLanes] = {};
       for (int64_t i = incoming_.offsets[object], end = incoming_.offsets[object + 1]; i < end; ++i) {
-        prefetch(i + 12);
+        prefetch_member(i + 12);
         int64_t subject = incoming_.subjects[i];
         if (!block_.in[subject]) continue;
         const T* __restrict x = block_.x + subject * kLanes;
@@ -168,10 +169,8 @@ class Pull {
     }
   }
 
-  void prefetch(int64_t i) const {
-#if defined(__GNUC__)
-    if (i < num_edges_) __builtin_prefetch(block_.x + incoming_.subjects[i] * static_cast<int64_t>(kLanes));
-#endif
+  void prefetch_member(int64_t i) const {
+    if (i < num_edges_) prefetch(block_.x + incoming_.subjects[i] * static_cast<int64_t>(kLanes));
   }
 
   const Graph& graph_;

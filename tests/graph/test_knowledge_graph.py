@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from graph_strategies import Case, assert_same, cases, edges_of, graph_of, plain, small, with_inverses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
+from graph_strategies import Case, assert_same, cases, edges_of, graph_of, plain, small, with_inverses
 from tercet import KnowledgeGraph
 
 DATA = Path(os.environ.get("TERCET_DATA", Path(__file__).parents[3] / "shared" / "data"))

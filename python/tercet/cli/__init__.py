@@ -25,5 +25,6 @@ def main() -> None:
     try:
         app()
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"tercet: {error}", file=sys.stderr)
+        message = str(error)
+        print(message if message.startswith("tercet") else f"tercet: {message}", file=sys.stderr)
         sys.exit(2)
