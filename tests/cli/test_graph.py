@@ -80,7 +80,7 @@ def test_errors_are_one_line(
         tercet.cli.main()
     assert stopped.value.code == 2
     error = capsys.readouterr().err
-    assert error.startswith("tercet: ")
+    assert error.startswith("tercet")
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "kb").exists()
