@@ -148,10 +148,10 @@ void fill_steps(const Device& device, const Graph& graph, const Part& part, int6
   auto* starts = reinterpret_cast<int64_t*>(memory.visits.keys_made);  // [num_members + 1]: first visit of each object
   device.for_each("follow_fill, starts", part.visits() + 1, [=] TERCET_DEVICE(int64_t visit) {
     const uint64_t* keys = memory.visits.keys;
-    bool ends = visit == part.visits() || keys[visit] == memory.excluded_key;
-    bool counts = !ends && starts_object(keys, visit);
-    bool ends_first = ends && (visit == 0 || keys[visit - 1] != memory.excluded_key);
-    if (counts || ends_first) starts[memory.positions[visit]] = visit;
+    // What is excluded starts behind the last member; without it, the end of the visits stands there.
+    bool starts_here = visit < part.visits() ? starts_object(keys, visit)
+                                             : visit == 0 || keys[visit - 1] != memory.excluded_key;
+    if (starts_here) starts[memory.positions[visit]] = visit;
   });
   device.for_each("follow_fill, entities", num_members, [=] TERCET_DEVICE(int64_t member) {
     uint64_t key = memory.visits.keys[starts[member]];

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native
+from tercet.ops import _checks, _native, _traversal_cuda
 from tercet.ops._library import define
 from tercet.ops.reference import entity_sets as reference
 
@@ -145,7 +145,20 @@ def _merge_cuda(
     a_offsets: Tensor, a_entities: Tensor, b_offsets: Tensor, b_entities: Tensor, how: str, num_entities: int,
     num_threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return reference.merge(a_offsets, a_entities, b_offsets, b_entities, how, num_entities)
+    native = _native.cuda_kernel("merge")
+    if native is None:
+        return reference.merge(a_offsets, a_entities, b_offsets, b_entities, how, num_entities)
+    device, code, offsets = a_entities.device, _HOW.index(how), torch.empty_like(a_offsets)
+    a, b = _traversal_cuda.sets_of(a_offsets, a_entities), _traversal_cuda.sets_of(b_offsets, b_entities)
+    sides = (a, b, len(a_entities), len(b_entities))
+    with torch.cuda.device(device):
+        queue = _traversal_cuda.queue_of(device)
+        scratch = torch.empty(native.merge_workspace(queue, sides, code), dtype=torch.uint8, device=device)
+        size = native.merge_count(queue, sides, code, offsets.data_ptr(), scratch.data_ptr())
+        entities, in_a, in_b = a_entities.new_empty(size), a_offsets.new_empty(size), a_offsets.new_empty(size)
+        native.merge_fill(queue, sides, code, entities.data_ptr(), in_a.data_ptr(), in_b.data_ptr(),
+                          scratch.data_ptr())  # fmt: skip
+    return offsets, entities, in_a, in_b
 
 
 def _merge_fake(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native
+from tercet.ops import _checks, _native, _traversal_cuda
 from tercet.ops._library import define
 from tercet.ops._scratch import Scratch, join, row_chunks
 from tercet.ops.reference import traversal as reference
@@ -258,7 +258,10 @@ def _follow_cpu(
 
 
 def _follow_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return reference.follow(*args[:10])
+    native = _native.cuda_kernel("follow")
+    if native is None:
+        return reference.follow(*args[:10])
+    return _traversal_cuda.follow(native, *args[:10], scratch_bytes=args[15])
 
 
 def _follow_fake(weights: Tensor, offsets: Tensor, entities: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -317,7 +320,10 @@ def _follow_backward_cpu(
 
 
 def _follow_backward_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return reference.follow_backward(*args[:12])
+    native = _native.cuda_kernel("follow")
+    if native is None:
+        return reference.follow_backward(*args[:12])
+    return _traversal_cuda.follow_backward(native, *args[:12], scratch_bytes=args[13])
 
 
 def _follow_backward_fake(
