@@ -25,6 +25,11 @@ inline void check(cudaError_t error, const char* what) {
   throw std::runtime_error(std::string("tercet: CUDA: ") + what + ": " + cudaGetErrorString(error));
 }
 
+// To cub a null pointer means that only the size of its scratch is asked for.
+inline void check(Temp temp) {
+  if (!temp.memory) throw std::invalid_argument("tercet: CUDA: scratch must not be null");
+}
+
 // Makes a device current and the previous one again afterwards.
 class DeviceGuard {
  public:
@@ -95,6 +100,7 @@ class Stream {
 
   void scan(int64_t* values, int64_t count, Temp temp) const {
     if (count <= 0) return;
+    check(temp);
     size_t bytes = static_cast<size_t>(temp.bytes);
     check(cub::DeviceScan::ExclusiveSum(temp.memory, bytes, values, values, count, stream_), "scan");
   }
@@ -115,6 +121,7 @@ class Stream {
   void sort(const uint64_t* keys_in, uint64_t* keys, const T* values_in, T* values, int64_t count, int end_bit,
             Temp temp) const {
     if (count <= 0) return;
+    check(temp);
     size_t bytes = static_cast<size_t>(temp.bytes);
     check(cub::DeviceRadixSort::SortPairs(temp.memory, bytes, keys_in, keys, values_in, values, count, 0, end_bit,
                                           stream_),

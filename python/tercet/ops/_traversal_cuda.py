@@ -7,7 +7,7 @@ Nothing is summed in an order that changes between runs, so there is no non-dete
 
 from __future__ import annotations
 
-from itertools import accumulate
+from bisect import bisect_right
 from types import ModuleType
 
 import torch
@@ -66,16 +66,21 @@ class Hop:
 
     def parts(self, visit_bytes: int, row_bytes: int, budget: int) -> list[Part]:
         """The batch in runs of rows whose scratch fits in the budget, one row at least."""
-        costs = (stop - start for start, stop in zip(self.visits, self.visits[1:], strict=False))
-        ends = list(accumulate((visits * visit_bytes + row_bytes for visits in costs), initial=0))
-        parts: list[Part] = []
-        first = 0
-        for last in range(1, self.batch + 1):
-            if last == self.batch or ends[last + 1] - ends[first] > budget:
-                parts.append((first, last, self.members[first], self.members[last], self.visits[first],
-                              self.visits[last]))  # fmt: skip
-                first = last
-        return parts
+        visits, members = self.visits, self.members
+        costs = [visits[row] * visit_bytes + row * row_bytes for row in range(self.batch + 1)]
+        rows = row_parts(costs, budget)
+        return [(first, last, members[first], members[last], visits[first], visits[last]) for first, last in rows]
+
+
+def row_parts(costs: list[int], budget: int) -> list[tuple[int, int]]:
+    """Runs of rows (first, last) that cost at most `budget`, or one row; costs [batch + 1]: of all rows before each."""
+    parts: list[tuple[int, int]] = []
+    first, batch = 0, len(costs) - 1
+    while first < batch:
+        last = max(bisect_right(costs, costs[first] + budget) - 1, first + 1)
+        parts.append((first, last))
+        first = last
+    return parts
 
 
 def queue_of(device: torch.device) -> tuple[int, int]:
