@@ -1,5 +1,5 @@
-// The Python face of the CUDA kernels: pointers and the stream arrive as integers, the interpreter lock is released, nothing
-// else happens.
+// The Python face of the CUDA kernels: pointers and the stream arrive as integers, the interpreter lock is released,
+// nothing else happens.
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
@@ -110,10 +110,9 @@ void bind_follow(py::module_& m) {
         int64_t members = 0;
         with_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
-          members = tercet::cuda::follow_count<T>(queue_of(queue), graph_of(graph), sets_of(sets),
-                                                  weights_of<T>(weights), sets_of(exclude), frontier_of(frontier),
-                                                  part_of(part), members_before, at<int64_t>(offsets),
-                                                  at<unsigned char>(scratch));
+          members = tercet::cuda::follow_count<T>(
+              queue_of(queue), graph_of(graph), sets_of(sets), weights_of<T>(weights), sets_of(exclude),
+              frontier_of(frontier), part_of(part), members_before, at<int64_t>(offsets), at<unsigned char>(scratch));
         });
         return members;
       },
@@ -138,8 +137,8 @@ void bind_follow_backward(py::module_& m) {
       [](const QueueArgs& queue, int dtype, const GraphArgs& graph, const PartArgs& part) {
         int64_t bytes = 0;
         with_dtype(dtype, [&](auto zero) {
-          bytes = tercet::cuda::follow_backward_workspace<decltype(zero)>(queue_of(queue), graph_of(graph),
-                                                                          part_of(part));
+          bytes =
+              tercet::cuda::follow_backward_workspace<decltype(zero)>(queue_of(queue), graph_of(graph), part_of(part));
         });
         return bytes;
       },
@@ -162,8 +161,8 @@ void bind_follow_backward(py::module_& m) {
       [](const QueueArgs& queue, int dtype, int64_t num_edges, const PartArgs& part) {
         int64_t bytes = 0;
         with_dtype(dtype, [&](auto zero) {
-          bytes = tercet::cuda::follow_backward_edges_workspace<decltype(zero)>(queue_of(queue), num_edges,
-                                                                                part_of(part));
+          bytes =
+              tercet::cuda::follow_backward_edges_workspace<decltype(zero)>(queue_of(queue), num_edges, part_of(part));
         });
         return bytes;
       },
@@ -175,10 +174,9 @@ void bind_follow_backward(py::module_& m) {
          const PartArgs& part, Pointer grad_edges, Pointer scratch) {
         with_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
-          tercet::cuda::follow_backward_edges<T>(queue_of(queue), graph_of(graph), num_edges, sets_of(sets),
-                                                 weights_of<T>(weights), sets_of(result), at<T>(grad),
-                                                 frontier_of(frontier), part_of(part), at<T>(grad_edges),
-                                                 at<unsigned char>(scratch));
+          tercet::cuda::follow_backward_edges<T>(
+              queue_of(queue), graph_of(graph), num_edges, sets_of(sets), weights_of<T>(weights), sets_of(result),
+              at<T>(grad), frontier_of(frontier), part_of(part), at<T>(grad_edges), at<unsigned char>(scratch));
         });
       },
       release());

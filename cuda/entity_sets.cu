@@ -1,5 +1,4 @@
 #include "entity_sets.h"
-
 #include "entity_sets_steps.h"
 #include "launch.cuh"
 

@@ -5,8 +5,8 @@
 
 namespace tercet::cuda {
 
-// Intersection and difference choose among the members of a. A union has all of a, and chooses among the members of b those
-// that are not in a. positions [members of the choosing side + 1]: how many are chosen before each.
+// Intersection and difference choose among the members of a. A union has all of a, and chooses among the members of b
+// those that are not in a. positions [members of the choosing side + 1]: how many are chosen before each.
 struct MergeMemory {
   template <class Device>
   MergeMemory(const Device& device, Carver& carver, const Sides& sides, Merge how)

@@ -1,6 +1,8 @@
-// How every CUDA kernel starts: one grid-stride loop, one load-balanced loop, and cub's scan and sort, all on one stream.
+// How every CUDA kernel starts: one grid-stride loop, one load-balanced loop, and cub's scan and sort, all on one
+// stream.
 //
-// Indices are 64-bit everywhere. Nothing is allocated: scratch comes from the caller. Nothing waits for the device but read().
+// Indices are 64-bit everywhere. Nothing is allocated: scratch comes from the caller. Nothing waits for the device but
+// read().
 #pragma once
 
 #include <cuda_runtime.h>
@@ -16,8 +18,8 @@
 namespace tercet::cuda {
 
 constexpr int kBlock = 256;
-constexpr int64_t kTile = 8 * kBlock;      // items for which a block narrows its search once
-constexpr int64_t kMaxBlocks = 8 * 1024;   // several for each place on the largest devices; beyond, threads loop
+constexpr int64_t kTile = 8 * kBlock;     // items for which a block narrows its search once
+constexpr int64_t kMaxBlocks = 8 * 1024;  // several for each place on the largest devices; beyond, threads loop
 
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
@@ -54,8 +56,8 @@ __global__ void __launch_bounds__(kBlock) for_each_kernel(int64_t count, Body bo
 // A block takes tiles of items, finds the segments of the tile's first and last item, and each thread searches between
 // these: long segments are spread over many blocks, short ones cost a search of few steps.
 template <class Body>
-__global__ void __launch_bounds__(kBlock) expand_kernel(const int64_t* starts, int64_t num_segments, int64_t begin,
-                                                        int64_t end, Body body) {
+__global__ void __launch_bounds__(kBlock)
+    expand_kernel(const int64_t* starts, int64_t num_segments, int64_t begin, int64_t end, Body body) {
   __shared__ int64_t first_segment, last_segment;
   end = smaller(end, starts[num_segments]);
   int64_t stride = static_cast<int64_t>(gridDim.x) * kTile;

@@ -1,11 +1,12 @@
 // What the steps of every CUDA kernel share; plain C++, so that tests run the same steps on the host.
 //
 // An algorithm is a sequence of steps over a Device: Stream (launch.cuh) runs them on a GPU, and a loop in
-// tests/cpp/driver_cuda.cpp runs them under sanitizers. A Device offers
+// tests/cpp/driver_cuda_steps.cpp runs them under sanitizers. A Device offers
 //   for_each(name, count, body)                    body(i) for 0 <= i < count, in any order
 //   expand(name, starts, num_segments, begin, end, body)
-//                                                  body(item, segment) for begin <= item < min(end, starts[num_segments]),
-//                                                  where starts[segment] <= item < starts[segment + 1], in any order
+//                                                  body(item, segment) for begin <= item < min(end,
+//                                                  starts[num_segments]), where starts[segment] <= item <
+//                                                  starts[segment + 1], in any order
 //   scan_bytes, scan(values, count, temp)          exclusive sums in place
 //   sort_bytes, sort(keys in, out, values in, out, count, end_bit, temp)    stable, by the bits below end_bit
 //   read(pointer)                                  one number to the host: waits for the device
@@ -38,8 +39,8 @@ struct Temp {
   int64_t bytes;
 };
 
-// Cuts arrays out of one block. Over nullptr it only counts, so that one description of the arrays gives their places and
-// their size.
+// Cuts arrays out of one block. Over nullptr it only counts, so that one description of the arrays gives their places
+// and their size.
 class Carver {
  public:
   explicit Carver(unsigned char* memory) : memory_(memory) {}
@@ -85,8 +86,8 @@ TERCET_HOST_DEVICE inline int64_t lower_bound(const T* values, int64_t first, in
   return first;
 }
 
-// The last segment of first .. last that starts at or before `item`; starts[first] <= item must hold. So the segment that
-// holds the item, since empty segments start where the next one does.
+// The last segment of first .. last that starts at or before `item`; starts[first] <= item must hold. So the segment
+// that holds the item, since empty segments start where the next one does.
 TERCET_HOST_DEVICE inline int64_t segment_of(const int64_t* starts, int64_t first, int64_t last, int64_t item) {
   return lower_bound(starts, first, last, item + 1) - 1;
 }

@@ -1,6 +1,5 @@
-#include "traversal.h"
-
 #include "launch.cuh"
+#include "traversal.h"
 #include "traversal_steps.h"
 
 namespace tercet::cuda {
@@ -80,16 +79,16 @@ void follow_backward_edges(const Queue& queue, const Graph& graph, int64_t num_e
   backward_edges_steps(stream, graph, sets, weights, result, grad, frontier, part, grad_edges, memory);
 }
 
-#define TERCET_INSTANTIATE(T)                                                                                          \
-  template int64_t follow_workspace<T>(const Queue&, const Graph&, const Part&);                                       \
-  template int64_t follow_count<T>(const Queue&, const Graph&, const Sets&, const FollowWeights<T>&, const Sets&,      \
-                                   const Frontier&, const Part&, int64_t, int64_t*, unsigned char*);                   \
-  template void follow_fill<T>(const Queue&, const Graph&, const Part&, int64_t, int32_t*, T*, unsigned char*);        \
-  template int64_t follow_backward_workspace<T>(const Queue&, const Graph&, const Part&);                              \
-  template void follow_backward<T>(const Queue&, const Graph&, const Sets&, const FollowWeights<T>&, const Sets&,      \
-                                   const T*, const Frontier&, const Part&, T*, T*, unsigned char*);                    \
-  template int64_t follow_backward_edges_workspace<T>(const Queue&, int64_t, const Part&);                             \
-  template void follow_backward_edges<T>(const Queue&, const Graph&, int64_t, const Sets&, const FollowWeights<T>&,    \
+#define TERCET_INSTANTIATE(T)                                                                                       \
+  template int64_t follow_workspace<T>(const Queue&, const Graph&, const Part&);                                    \
+  template int64_t follow_count<T>(const Queue&, const Graph&, const Sets&, const FollowWeights<T>&, const Sets&,   \
+                                   const Frontier&, const Part&, int64_t, int64_t*, unsigned char*);                \
+  template void follow_fill<T>(const Queue&, const Graph&, const Part&, int64_t, int32_t*, T*, unsigned char*);     \
+  template int64_t follow_backward_workspace<T>(const Queue&, const Graph&, const Part&);                           \
+  template void follow_backward<T>(const Queue&, const Graph&, const Sets&, const FollowWeights<T>&, const Sets&,   \
+                                   const T*, const Frontier&, const Part&, T*, T*, unsigned char*);                 \
+  template int64_t follow_backward_edges_workspace<T>(const Queue&, int64_t, const Part&);                          \
+  template void follow_backward_edges<T>(const Queue&, const Graph&, int64_t, const Sets&, const FollowWeights<T>&, \
                                          const Sets&, const T*, const Frontier&, const Part&, T*, unsigned char*);
 TERCET_INSTANTIATE(float)
 TERCET_INSTANTIATE(double)

@@ -1,11 +1,12 @@
-// follow on CUDA: the functions of csrc/traversal.h, with results of the same bits wherever no sum has more than 256 terms.
+// follow on CUDA: the functions of csrc/traversal.h, with results of the same bits wherever no sum has more than 256
+// terms.
 //
-// The frontier is expanded edge by edge (a visit), the visits are sorted by (row, object), stably, and summed: in order up
-// to 256 visits of one object, then by pieces of 256. No atomics: runs agree bit for bit. Costs: a few passes over the
-// frontier's edges; scratch follows the visits of a part, a range of rows that the caller chooses.
+// The frontier is expanded edge by edge (a visit), the visits are sorted by (row, object), stably, and summed: in order
+// up to 256 visits of one object, then by pieces of 256. No atomics: runs agree bit for bit. Costs: a few passes over
+// the frontier's edges; scratch follows the visits of a part, a range of rows that the caller chooses.
 //
-// Every array lies on the queue's device, scratch is aligned to 256 bytes, and every call but follow_count returns before
-// the device is done. A call that fails raises std::runtime_error with the step and CUDA's message.
+// Every array lies on the queue's device, scratch is aligned to 256 bytes, and every call but follow_count returns
+// before the device is done. A call that fails raises std::runtime_error with the step and CUDA's message.
 #pragma once
 
 #include "../csrc/traversal.h"
@@ -54,8 +55,9 @@ template <class T>
 void follow_fill(const Queue& queue, const Graph& graph, const Part& part, int64_t num_members, int32_t* entities,
                  T* weights, unsigned char* scratch);
 
-// Writes the part's gradients: to its members in grad_members [num_members of all rows] and to its rows of grad_relations
-// [batch, num_relations]. `result` holds the members of all rows of y, `grad` the gradient to their weights.
+// Writes the part's gradients: to its members in grad_members [num_members of all rows] and to its rows of
+// grad_relations [batch, num_relations]. `result` holds the members of all rows of y, `grad` the gradient to their
+// weights.
 template <class T>
 int64_t follow_backward_workspace(const Queue& queue, const Graph& graph, const Part& part);
 template <class T>

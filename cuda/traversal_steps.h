@@ -40,8 +40,8 @@ struct Pieces {
   Temp temp;              // for a scan of num_segments + 1
 };
 
-// sums[s] = the sum of values[i - offset] over starts[s] <= i < starts[s + 1], 0 where there is none. The order of a sum
-// depends on its length alone: up to kPiece items from first to last, more by pieces. num_items: of all segments.
+// sums[s] = the sum of values[i - offset] over starts[s] <= i < starts[s + 1], 0 where there is none. The order of a
+// sum depends on its length alone: up to kPiece items from first to last, more by pieces. num_items: of all segments.
 template <class T, class Device>
 void sum_segments(const Device& device, const int64_t* starts, int64_t num_segments, int64_t offset, int64_t num_items,
                   const T* values, const Pieces<T>& pieces, T* sums) {
@@ -89,8 +89,8 @@ TERCET_HOST_DEVICE inline int64_t edge_of(const Graph& graph, const Sets& sets, 
   return graph.row_offsets[sets.entities[member]] + (visit - frontier.first_visits[member]);
 }
 
-// Scratch of the forward. Key of a visit: row of the part * num_entities + object; what is excluded gets the key after the
-// last, so it ends up behind all that counts.
+// Scratch of the forward. Key of a visit: row of the part * num_entities + object; what is excluded gets the key after
+// the last, so it ends up behind all that counts.
 template <class T>
 struct FollowMemory {
   template <class Device>
@@ -115,18 +115,18 @@ template <class T, class Device>
 int64_t count_steps(const Device& device, const Graph& graph, const Sets& sets, const FollowWeights<T>& weights,
                     const Sets& exclude, const Frontier& frontier, const Part& part, int64_t members_before,
                     int64_t* offsets, const FollowMemory<T>& memory) {
-  device.expand("follow_count, visits", frontier.first_visits, frontier.num_members, part.first_visit, part.last_visit,
-                [=] TERCET_DEVICE(int64_t visit, int64_t member) {
-                  int64_t row = frontier.rows[member], edge = edge_of(graph, sets, frontier, visit, member);
-                  int32_t object = graph.objects[edge];
-                  T value = weights.members[member] * weights.relations[row * graph.num_relations + graph.relations[edge]];
-                  if (weights.edges) value *= weights.edges[edge];
-                  bool excluded = exclude.offsets && find(exclude, row, object) >= 0;
-                  int64_t key = (row - part.first_row) * graph.num_entities + object;
-                  memory.visits.keys_made[visit - part.first_visit] =
-                      excluded ? memory.excluded_key : static_cast<uint64_t>(key);
-                  memory.visits.values_made[visit - part.first_visit] = value;
-                });
+  device.expand(
+      "follow_count, visits", frontier.first_visits, frontier.num_members, part.first_visit, part.last_visit,
+      [=] TERCET_DEVICE(int64_t visit, int64_t member) {
+        int64_t row = frontier.rows[member], edge = edge_of(graph, sets, frontier, visit, member);
+        int32_t object = graph.objects[edge];
+        T value = weights.members[member] * weights.relations[row * graph.num_relations + graph.relations[edge]];
+        if (weights.edges) value *= weights.edges[edge];
+        bool excluded = exclude.offsets && find(exclude, row, object) >= 0;
+        int64_t key = (row - part.first_row) * graph.num_entities + object;
+        memory.visits.keys_made[visit - part.first_visit] = excluded ? memory.excluded_key : static_cast<uint64_t>(key);
+        memory.visits.values_made[visit - part.first_visit] = value;
+      });
   memory.visits.sort(device, part.visits());
   device.for_each("follow_count, objects", part.visits() + 1, [=] TERCET_DEVICE(int64_t visit) {
     const uint64_t* keys = memory.visits.keys;
@@ -149,8 +149,8 @@ void fill_steps(const Device& device, const Graph& graph, const Part& part, int6
   device.for_each("follow_fill, starts", part.visits() + 1, [=] TERCET_DEVICE(int64_t visit) {
     const uint64_t* keys = memory.visits.keys;
     // What is excluded starts behind the last member; without it, the end of the visits stands there.
-    bool starts_here = visit < part.visits() ? starts_object(keys, visit)
-                                             : visit == 0 || keys[visit - 1] != memory.excluded_key;
+    bool starts_here =
+        visit < part.visits() ? starts_object(keys, visit) : visit == 0 || keys[visit - 1] != memory.excluded_key;
     if (starts_here) starts[memory.positions[visit]] = visit;
   });
   device.for_each("follow_fill, entities", num_members, [=] TERCET_DEVICE(int64_t member) {

@@ -1,8 +1,8 @@
 // The steps of the CUDA kernels, run on the host, against the CPU kernels.
 //
-// What runs here is the code that a GPU runs but for the loops around it and cub's scan and sort: indices, keys, bits to
-// sort by, scratch and its reuse, empty inputs. What does not: launches, streams, and races within a body's own step beyond
-// those that another order of the bodies shows.
+// What runs here is the code that a GPU runs but for the loops around it and cub's scan and sort: indices, keys, bits
+// to sort by, scratch and its reuse, empty inputs. What does not: launches, streams, and races within a body's own step
+// beyond those that another order of the bodies shows.
 #include <cmath>
 #include <new>
 #include <numeric>
@@ -159,7 +159,8 @@ class OnCpu {
 
   Result<T> follow() {
     const int64_t batch = problem_.sets.batch();
-    Result<T> room{std::vector<int64_t>(batch + 1), std::vector<int32_t>(bounds_.back()), std::vector<T>(bounds_.back())};
+    Result<T> room{std::vector<int64_t>(batch + 1), std::vector<int32_t>(bounds_.back()),
+                   std::vector<T>(bounds_.back())};
     const FollowOutput<T> output{bounds_.data(), room.entities.data(), room.weights.data(), room.offsets.data()};
     follow_push(graph_, sets_, problem_.weights(), problem_.excluded(), 0, batch, max_edges_, output, scratch());
     room.offsets[0] = 0;
@@ -206,7 +207,8 @@ class BySteps {
     for (int64_t first = 0; first < sets_.batch; first += rows_at_once) {
       const int64_t last = std::min(first + rows_at_once, sets_.batch);
       const int64_t first_member = sets_.offsets[first], last_member = sets_.offsets[last];
-      parts_.push_back({first, last, first_member, last_member, first_visits_[first_member], first_visits_[last_member]});
+      parts_.push_back(
+          {first, last, first_member, last_member, first_visits_[first_member], first_visits_[last_member]});
     }
   }
 
@@ -215,8 +217,8 @@ class BySteps {
     for (const cuda::Part& part : parts_) {
       const auto run = [&](const cuda::FollowMemory<T>& memory) {
         const int64_t before = static_cast<int64_t>(result.entities.size());
-        const int64_t size = cuda::count_steps(device_, graph_, sets_, problem_.weights(), problem_.excluded(), frontier_,
-                                               part, before, result.offsets.data(), memory);
+        const int64_t size = cuda::count_steps(device_, graph_, sets_, problem_.weights(), problem_.excluded(),
+                                               frontier_, part, before, result.offsets.data(), memory);
         std::vector<int32_t> entities(size);
         std::vector<T> weights(size);
         cuda::fill_steps(device_, graph_, part, size, entities.data(), weights.data(), memory);
@@ -229,8 +231,8 @@ class BySteps {
   }
 
   Gradients<T> backward(const Result<T>& result, const std::vector<T>& grad) const {
-    Gradients<T> sums{std::vector<T>(problem_.members.size(), T(NAN)), std::vector<T>(problem_.relations.size(), T(NAN)),
-                      std::vector<T>(problem_.edges.size(), T(0))};
+    Gradients<T> sums{std::vector<T>(problem_.members.size(), T(NAN)),
+                      std::vector<T>(problem_.relations.size(), T(NAN)), std::vector<T>(problem_.edges.size(), T(0))};
     const auto weights = problem_.weights();
     for (const cuda::Part& part : parts_) {
       with_memory<cuda::BackwardMemory<T>>(
@@ -326,7 +328,8 @@ void check_merge(uint64_t seed) {
         device,
         [&](const cuda::MergeMemory& memory) {
           got.resize(cuda::merge_count_steps(device, sides, how, got.offsets.data(), memory));
-          cuda::merge_fill_steps(device, sides, how, got.entities.data(), got.index_a.data(), got.index_b.data(), memory);
+          cuda::merge_fill_steps(device, sides, how, got.entities.data(), got.index_a.data(), got.index_b.data(),
+                                 memory);
         },
         sides, how);
     CHECK(got == expected);
@@ -347,8 +350,8 @@ void check_sums(uint64_t seed) {
   std::vector<int64_t> first_pieces(num_segments + 1);
   std::vector<double> piece_sums(num_items), sums(num_segments, NAN);
   std::vector<unsigned char> temp(device.scan_bytes(num_segments + 1));
-  const cuda::Pieces<double> pieces{first_pieces.data(), piece_sums.data(),
-                                    {temp.data(), static_cast<int64_t>(temp.size())}};
+  const cuda::Pieces<double> pieces{
+      first_pieces.data(), piece_sums.data(), {temp.data(), static_cast<int64_t>(temp.size())}};
   cuda::sum_segments(device, starts.data(), num_segments, offset, num_items, values.data(), pieces, sums.data());
   for (int64_t segment = 0; segment < num_segments; ++segment) {
     double sum = 0;
@@ -363,7 +366,7 @@ void check_sums(uint64_t seed) {
 
 }  // namespace
 
-void check_cuda_steps(uint64_t seed) {
+void check_cuda_steps_kernels(uint64_t seed) {
   check_sums(seed);
   check_merge(seed);
   check_follow<float>(seed);
