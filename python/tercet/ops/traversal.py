@@ -261,7 +261,7 @@ def _follow_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     native = _native.cuda_kernel("follow")
     if native is None:
         return reference.follow(*args[:10])
-    return _traversal_cuda.follow(native, *args[:10], args[15])
+    return _traversal_cuda.follow(native, *(*args[:10], args[15]))
 
 
 def _follow_fake(weights: Tensor, offsets: Tensor, entities: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -323,7 +323,7 @@ def _follow_backward_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     native = _native.cuda_kernel("follow")
     if native is None:
         return reference.follow_backward(*args[:12])
-    return _traversal_cuda.follow_backward(native, *args[:12], args[13])
+    return _traversal_cuda.follow_backward(native, *(*args[:12], args[13]))
 
 
 def _follow_backward_fake(
