@@ -1,5 +1,6 @@
-// follow on CUDA: the functions of csrc/traversal.h, with results of the same bits wherever no sum has more than 256
-// terms.
+// follow on CUDA: the functions of csrc/traversal.h with the same members. Weights are the same bits where no object
+// has more than 256 visits in a row, and gradients to edges always are; longer sums and other gradients differ by
+// rounding.
 //
 // The frontier is expanded edge by edge (a visit), the visits are sorted by (row, object), stably, and summed: in order
 // up to 256 visits of one object, then by pieces of 256. No atomics: runs agree bit for bit. Costs: a few passes over
