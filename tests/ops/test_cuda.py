@@ -139,7 +139,7 @@ def assert_agree(got: list[Tensor], want: list[Tensor]) -> None:
     assert torch.equal(got[1], want[1])
     for a, b in zip(got[2:], want[2:], strict=True):
         scale = float(b.abs().max()) if b.numel() else 1.0
-        torch.testing.assert_close(a, b, rtol=0, atol=max(scale, 1.0) * 50 * TOLERANCE[b.dtype])
+        torch.testing.assert_close(a, b, rtol=0, atol=max(scale, 1.0) * 4 * TOLERANCE[b.dtype])
 
 
 def assert_same(got: list[Tensor], want: list[Tensor]) -> None:
