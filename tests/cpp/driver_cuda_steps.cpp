@@ -49,6 +49,7 @@ class HostDevice {
   void scan(int64_t* values, int64_t count, cuda::Temp temp) const {
     use(temp, scan_bytes(count));
     std::exclusive_scan(values, values + count, values, int64_t{0});
+    use(temp, 0);
   }
 
   template <class T>
@@ -66,6 +67,7 @@ class HostDevice {
     std::stable_sort(order.begin(), order.end(),
                      [&](int64_t i, int64_t j) { return (keys_in[i] & mask) < (keys_in[j] & mask); });
     for (int64_t i = 0; i < count; ++i) keys[i] = keys_in[order[i]], values[i] = values_in[order[i]];
+    use(temp, 0);
   }
 
   int64_t read(const int64_t* value) const { return *value; }
@@ -77,6 +79,7 @@ class HostDevice {
     for (int64_t i = 0; i < count; ++i) body(last - 1 - i * stride % count);
   }
 
+  // Before and after, so that nothing else can live there unnoticed.
   static void use(cuda::Temp temp, int64_t needed) {
     CHECK(temp.bytes >= needed);
     std::memset(temp.memory, 0xcd, temp.bytes);
