@@ -121,3 +121,8 @@ def threads(num_threads: int) -> int:
 def pointer(tensor: torch.Tensor | None) -> int:
     """The address of a contiguous tensor's data; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def sets_of(offsets: torch.Tensor | None, entities: torch.Tensor | None) -> tuple[int, int, int]:
+    """Sets as native code takes them; zeros for none."""
+    return pointer(offsets), pointer(entities), 0 if offsets is None else len(offsets) - 1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tercet.ops import _native
-from tercet.ops._native import pointer
+from tercet.ops._native import pointer, sets_of
 
 Part = tuple[int, int, int, int, int, int]  # first and last row, member, visit
 
@@ -87,11 +87,6 @@ def queue_of(device: torch.device) -> tuple[int, int]:
     """The device's index and its current stream, as native code takes them."""
     stream = torch.cuda.current_stream(device)
     return stream.device_index, stream.cuda_stream
-
-
-def sets_of(offsets: Tensor | None, entities: Tensor | None) -> tuple[int, int, int]:
-    """Sets as native code takes them; zeros for none."""
-    return pointer(offsets), pointer(entities), 0 if offsets is None else len(offsets) - 1
 
 
 def follow(

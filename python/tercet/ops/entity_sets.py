@@ -129,8 +129,7 @@ def _merge_cpu(
     a_offsets: Tensor, a_entities: Tensor, b_offsets: Tensor, b_entities: Tensor, how: str, num_entities: int,
     num_threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    a = (a_offsets.data_ptr(), a_entities.data_ptr(), len(a_offsets) - 1)
-    b = (b_offsets.data_ptr(), b_entities.data_ptr(), len(b_offsets) - 1)
+    a, b = _native.sets_of(a_offsets, a_entities), _native.sets_of(b_offsets, b_entities)
     num_threads = _native.threads(num_threads)
     code, offsets = _HOW.index(how), torch.empty_like(a_offsets)
     size = _native.cpu.merge_count(a, b, code, offsets.data_ptr(), num_threads)

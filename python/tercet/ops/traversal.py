@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native, _traversal_cuda
+from tercet.ops import _checks, _native, _traversal_cpu, _traversal_cuda
 from tercet.ops._library import define
-from tercet.ops._scratch import Scratch, join, row_chunks
 from tercet.ops.reference import traversal as reference
 
 if TYPE_CHECKING:
     from tercet.graph.entity_sets import EntitySets
     from tercet.graph.knowledge_graph import KnowledgeGraph
 
-# Fewer edges than this in all are worked on faster by one thread than by waking others.
-_EDGES_OF_A_THREAD = 16384
 # One edge for 16 lanes of a pull costs about as much as this many edges of a push (benchmarks/bench_traversal.py).
 _PULL_COST = 5.0
 
@@ -172,89 +169,8 @@ def _pull_pays(graph: KnowledgeGraph, sets: EntitySets) -> bool:
     pull = _PULL_COST * graph.num_edges * blocks
     if len(sets.entities) * graph.max_degree <= pull:
         return False
-    bounds = torch.empty(len(sets) + 1, dtype=torch.int64)
-    graph_args = _graph_args(graph.row_offsets, graph.relations, graph.objects, graph.num_relations)
-    _, total_edges, _ = _native.cpu.follow_bounds(
-        graph_args, _sets_args(sets.offsets, sets.entities), bounds.data_ptr()
-    )
-    return bool(total_edges > pull)
-
-
-def _graph_args(row_offsets: Tensor, relations: Tensor, objects: Tensor, num_relations: int) -> tuple[int, ...]:
-    return (row_offsets.data_ptr(), relations.data_ptr(), objects.data_ptr(), len(row_offsets) - 1, num_relations)
-
-
-def _sets_args(offsets: Tensor | None, entities: Tensor | None) -> tuple[int, int, int]:
-    return (_native.pointer(offsets), _native.pointer(entities), 0 if offsets is None else len(offsets) - 1)
-
-
-def _lanes(num_entities: int, num_relations: int, dtype: torch.dtype, batch: int, scratch_bytes: int) -> int:
-    """How many rows the pull works on at once: 16, or 4 where the batch or the budget is small, or 0: too large."""
-    for lanes in (16, 4):
-        fits = _native.cpu.follow_pull_bytes(num_entities, num_relations, lanes, dtype.itemsize) <= scratch_bytes
-        if fits and (batch > 4 or lanes == 4):
-            return lanes
-    return 0
-
-
-def _all_finite(weights: Tensor | None) -> bool:
-    return weights is None or bool(weights.isfinite().all())
-
-
-def _follow_cpu(
-    weights: Tensor,
-    offsets: Tensor,
-    entities: Tensor,
-    relation_weights: Tensor,
-    row_offsets: Tensor,
-    relations: Tensor,
-    objects: Tensor,
-    edge_weights: Tensor | None,
-    exclude_offsets: Tensor | None,
-    exclude_entities: Tensor | None,
-    in_offsets: Tensor | None,
-    in_subjects: Tensor | None,
-    in_relations: Tensor | None,
-    in_edges: Tensor | None,
-    num_threads: int,
-    scratch_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    cpu, dtype, code = _native.cpu, weights.dtype, _native.DTYPE_CODES[weights.dtype]
-    batch, num_entities, num_relations = len(offsets) - 1, len(row_offsets) - 1, relation_weights.shape[1]
-    weights, relation_weights = weights.contiguous(), relation_weights.contiguous()
-    edge_weights = None if edge_weights is None else edge_weights.contiguous()
-    graph = _graph_args(row_offsets, relations, objects, num_relations)
-    sets, exclude = _sets_args(offsets, entities), _sets_args(exclude_offsets, exclude_entities)
-    weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
-    bounds = torch.empty(batch + 1, dtype=torch.int64)
-    max_edges, total_edges, whole_room = cpu.follow_bounds(graph, sets, bounds.data_ptr())
-    num_threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
-    # The pull multiplies absent members by 0, which only finite weights turn into 0.
-    pull = in_offsets is not None and _all_finite(relation_weights) and _all_finite(edge_weights)
-    lanes = _lanes(num_entities, num_relations, dtype, batch, scratch_bytes // 2) if pull else 0
-    if lanes:
-        pull_bytes = cpu.follow_pull_bytes(num_entities, num_relations, lanes, dtype.itemsize)
-        pull_memory = torch.empty(pull_bytes, dtype=torch.uint8)
-        incoming = tuple(_native.pointer(tensor) for tensor in (in_offsets, in_subjects, in_relations, in_edges))
-    else:
-        scratch = Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes // 2)
-
-    out_offsets = torch.empty(batch + 1, dtype=torch.int64)
-    parts: list[tuple[Tensor, Tensor]] = []
-    for first, last, room in row_chunks(bounds, whole_room, scratch_bytes // 2 // (4 + dtype.itemsize)):
-        room_entities, room_weights = torch.empty(room, dtype=torch.int32), torch.empty(room, dtype=dtype)
-        output = (bounds.data_ptr(), room_entities.data_ptr(), room_weights.data_ptr(), out_offsets.data_ptr())
-        if lanes:
-            size = cpu.follow_pull(code, graph, incoming, sets, weight_args, exclude, first, last, lanes, output,
-                                   pull_memory.data_ptr(), num_threads)  # fmt: skip
-        else:
-            size = cpu.follow_push(code, graph, sets, weight_args, exclude, first, last, max_edges, output,
-                                   scratch.args)  # fmt: skip
-        part = torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=dtype)
-        cpu.follow_compact(code, output, first, last, part[0].data_ptr(), part[1].data_ptr(), num_threads)
-        parts.append(part)
-    out_weights, out_entities = join(parts, dtype)
-    return out_weights, out_offsets, out_entities
+    total_edges = _traversal_cpu.frontier_edges(graph.row_offsets, sets.offsets, sets.entities)
+    return total_edges > pull
 
 
 def _follow_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -279,44 +195,6 @@ def _follow_gradients(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     with_edges = ctx.needs_input_grad[7]
     grad_weights, grad_relations, grad_edges = _follow_backward(grad, *ctx.saved_tensors, with_edges, *ctx.options)
     return (grad_weights, None, None, grad_relations, None, None, None, grad_edges if with_edges else None, *[None] * 8)
-
-
-def _follow_backward_cpu(
-    grad: Tensor,
-    out_offsets: Tensor,
-    out_entities: Tensor,
-    weights: Tensor,
-    offsets: Tensor,
-    entities: Tensor,
-    relation_weights: Tensor,
-    row_offsets: Tensor,
-    relations: Tensor,
-    objects: Tensor,
-    edge_weights: Tensor | None,
-    with_edges: bool,
-    num_threads: int,
-    scratch_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    cpu, dtype, code = _native.cpu, weights.dtype, _native.DTYPE_CODES[weights.dtype]
-    batch, num_entities, num_relations = len(offsets) - 1, len(row_offsets) - 1, relation_weights.shape[1]
-    grad, weights, relation_weights = grad.contiguous(), weights.contiguous(), relation_weights.contiguous()
-    edge_weights = None if edge_weights is None else edge_weights.contiguous()
-    graph = _graph_args(row_offsets, relations, objects, num_relations)
-    sets, result = _sets_args(offsets, entities), _sets_args(out_offsets, out_entities)
-    weight_args = (weights.data_ptr(), relation_weights.data_ptr(), _native.pointer(edge_weights))
-    bounds = torch.empty(batch + 1, dtype=torch.int64)
-    max_edges, total_edges, _ = cpu.follow_bounds(graph, sets, bounds.data_ptr())
-    num_threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
-    scratch = Scratch(num_entities, dtype, batch, max_edges, num_threads, scratch_bytes)
-    grad_weights, grad_relations = torch.empty_like(weights), torch.empty_like(relation_weights)
-    cpu.follow_backward(code, graph, sets, weight_args, result, grad.data_ptr(), grad_weights.data_ptr(),
-                        grad_relations.data_ptr(), scratch.args)  # fmt: skip
-    grad_edges = weights.new_zeros(len(objects) if with_edges else 0)
-    if with_edges:
-        scratch = Scratch(num_entities, dtype, num_threads, max_edges, num_threads, scratch_bytes)
-        cpu.follow_backward_edges(code, graph, sets, weight_args, result, grad.data_ptr(), grad_edges.data_ptr(),
-                                  scratch.args)  # fmt: skip
-    return grad_weights, grad_relations, grad_edges
 
 
 def _follow_backward_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -347,7 +225,7 @@ _follow = define(
     f"follow({_WEIGHTS_AND_GRAPH}, Tensor? exclude_offsets, Tensor? exclude_entities, Tensor? in_offsets,"
     " Tensor? in_subjects, Tensor? in_relations, Tensor? in_edges, int num_threads, int scratch_bytes)"
     " -> (Tensor, Tensor, Tensor)",
-    cpu=_follow_cpu,
+    cpu=_traversal_cpu.follow,
     cuda=_follow_cuda,
     fake=_follow_fake,
     setup_context=_follow_setup,
@@ -356,7 +234,7 @@ _follow = define(
 _follow_backward = define(
     f"follow_backward(Tensor grad, Tensor out_offsets, Tensor out_entities, {_WEIGHTS_AND_GRAPH}, bool with_edges,"
     " int num_threads, int scratch_bytes) -> (Tensor, Tensor, Tensor)",
-    cpu=_follow_backward_cpu,
+    cpu=_traversal_cpu.follow_backward,
     cuda=_follow_backward_cuda,
     fake=_follow_backward_fake,
     setup_context=lambda ctx, inputs, output: None,
