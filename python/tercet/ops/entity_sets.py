@@ -148,7 +148,7 @@ def _merge_cuda(
     if native is None:
         return reference.merge(a_offsets, a_entities, b_offsets, b_entities, how, num_entities)
     device, code, offsets = a_entities.device, _HOW.index(how), torch.empty_like(a_offsets)
-    a, b = _traversal_cuda.sets_of(a_offsets, a_entities), _traversal_cuda.sets_of(b_offsets, b_entities)
+    a, b = _native.sets_of(a_offsets, a_entities), _native.sets_of(b_offsets, b_entities)
     sides = (a, b, len(a_entities), len(b_entities))
     with torch.cuda.device(device):
         queue = _traversal_cuda.queue_of(device)
