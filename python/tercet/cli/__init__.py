@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from tercet.cli import graph, info, qa
+from tercet.cli import demo, graph, info, qa
 
 app = typer.Typer(
     name="tercet",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(graph.app, name="graph")
 app.add_typer(qa.app, name="qa")
 app.command("info")(info.command)
+app.command("demo")(demo.command)
 
 
 def main() -> None:
