@@ -152,6 +152,13 @@ def test_resume_refuses_another_run(world: Films, tmp_path: Path) -> None:
         run(world, tmp_path / "m", epochs=1)
 
 
+def test_resume_refuses_a_folder_that_is_no_run(world: Films, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"must be empty; it holds no checkpoint to resume"):
+        run(world, tmp_path, epochs=1, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_early_stopping_counts_epochs_without_better_hits(world: Films, tmp_path: Path) -> None:
     result = train(world.graph, world.one_hop(), hops=1, out=tmp_path / "m", epochs=40, patience=2, **FAST)
     hits = [epoch.hits_at_1 for epoch in result.epochs]

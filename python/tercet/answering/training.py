@@ -68,8 +68,12 @@ def train(
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder}: the model directory must be a directory")
-    if not resume and folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: the model directory must be empty; to go on with its run, resume (--resume)")
+    checkpoint = load_checkpoint(folder) if resume else None
+    # What a kill before the first checkpoint leaves behind is no reason to refuse.
+    files = [path for path in folder.iterdir() if not path.match("*.partial")] if folder.exists() else []
+    if checkpoint is None and any(not (resume and path.match("checkpoint-*.safetensors")) for path in files):
+        advice = "it holds no checkpoint to resume" if resume else "to go on with its run, resume (--resume)"
+        raise ValueError(f"{folder}: the model directory must be empty; {advice}")
     device = torch.device(device)
     graph = (graph if graph.has_inverses else graph.with_inverses()).to(device)
     kept, held_out = _split(list(questions), valid, seed)
@@ -78,7 +82,6 @@ def train(
         settings, graph, [grounder.ground(q) for q in kept], [grounder.ground(q) for q in held_out],
         device, reporter or Reporter(),
     )  # fmt: skip
-    checkpoint = load_checkpoint(folder) if resume else None
     if checkpoint is not None:
         run.check_same(checkpoint.state, folder)
         if checkpoint.state.get("finished"):
