@@ -129,7 +129,7 @@ class HuggingFaceEncoder(Encoder):
         if pretrained:
             self.model = AutoModel.from_pretrained(str(name))
         else:
-            self.model = AutoModel.from_config(AutoConfig.from_pretrained(str(name)))  # type: ignore[no-untyped-call]
+            self.model = AutoModel.from_config(AutoConfig.from_pretrained(str(name)))
         added = self.tokenizer.add_tokens([OWN_MENTION, OTHER_MENTION], special_tokens=True)
         if added or self.model.get_input_embeddings().num_embeddings < len(self.tokenizer):
             self.model.resize_token_embeddings(len(self.tokenizer), mean_resizing=False)

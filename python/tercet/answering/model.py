@@ -128,8 +128,7 @@ class AnswerModel(nn.Module):
         plan = self.plan(batch.ids)
         rows: EntitySets | None = None
         for hop, frontier in enumerate(self.frontiers(graph, batch.seeds, plan)):
-            # Gathered by index_select, whose gradient sums in a fixed order.
-            scaled = frontier.with_weights(frontier.weights * plan.hops[:, hop].index_select(0, frontier.rows()))
+            scaled = frontier.scale(plan.hops[:, hop])
             rows = scaled if rows is None else union(rows, scaled, how="sum")
         assert rows is not None
         return intersect_mentions(rows, batch.rows_by_mention)

@@ -197,7 +197,7 @@ class EntitySets:
         """Every weight times its row's factor: factors [batch] or one number."""
         if isinstance(factors, Tensor) and factors.ndim:
             _checks.shape("EntitySets.scale", "factors", factors, (len(self),), "[batch]")
-            factors = factors[self.rows()]
+            factors = factors.index_select(0, self.rows())  # its gradient sums in a fixed order
         return self.with_weights(self.weights * factors)
 
     def top(self, k: int) -> EntitySets:

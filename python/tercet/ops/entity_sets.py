@@ -1,7 +1,7 @@
 """Operations on batches of weighted sets: `intersect`, `union`, `difference`, `count`, `top`.
 
-The ops compute members and positions; weights follow by indexing, so torch differentiates them. An absent member
-weighs 0.
+The ops compute members and positions; weights follow by index_select, whose gradient torch sums in a fixed order. An
+absent member weighs 0.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def intersect(a: EntitySets, b: EntitySets, *, how: str = "min", num_threads: in
     """
     _checks.choice("intersect", "how", how, ("min", "product"))
     offsets, entities, in_a, in_b = _merged("intersect", a, b, "intersection", num_threads)
-    weights = (torch.minimum if how == "min" else torch.mul)(a.weights[in_a], b.weights[in_b])
+    combine = torch.minimum if how == "min" else torch.mul
+    weights = combine(a.weights.index_select(0, in_a), b.weights.index_select(0, in_b))
     return a.trusted(weights, offsets, entities, max(a.num_entities, b.num_entities))
 
 
@@ -70,7 +71,7 @@ def difference(a: EntitySets, b: EntitySets, *, num_threads: int | None = None) 
         [{1: 0.5}]
     """
     offsets, entities, in_a, _ = _merged("difference", a, b, "difference", num_threads)
-    return a.trusted(a.weights[in_a], offsets, entities, a.num_entities)
+    return a.trusted(a.weights.index_select(0, in_a), offsets, entities, a.num_entities)
 
 
 def count(sets: EntitySets) -> Tensor:
@@ -100,7 +101,7 @@ def top(sets: EntitySets, k: int, *, num_threads: int | None = None) -> EntitySe
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise ValueError(f"tercet.top: k must be a positive integer, got {k!r}")
     index, offsets = _top(sets.weights.detach(), sets.offsets, k, _checks.threads("top", num_threads))
-    return sets.trusted(sets.weights[index], offsets, sets.entities[index], sets.num_entities)
+    return sets.trusted(sets.weights.index_select(0, index), offsets, sets.entities[index], sets.num_entities)
 
 
 def _merged(
@@ -122,7 +123,7 @@ def _merged(
 def _weights_at(sets: EntitySets, index: Tensor) -> Tensor:
     """The weights at `index`, 0 where it is -1."""
     padded = torch.cat([sets.weights, sets.weights.new_zeros(1)])
-    return padded[torch.where(index < 0, len(sets.weights), index)]
+    return padded.index_select(0, torch.where(index < 0, len(sets.weights), index))
 
 
 def _merge_cpu(
