@@ -1,0 +1,88 @@
+"""One Markdown table from a file of pytest-benchmark: medians, and how many times ours each rival takes.
+
+python benchmarks/table.py traversal.json --out benchmarks/results/traversal.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+OURS = "tercet"
+
+
+def duration(seconds: float) -> str:
+    """Three digits in us, ms or s."""
+    for unit, size in (("µs", 1e-6), ("ms", 1e-3)):
+        if seconds < 1000 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def rate(per_second: float) -> str:
+    """Three digits in M, k or units a second."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if per_second >= size:
+            return f"{per_second / size:.3g} {unit}"
+    return f"{per_second:.3g}"
+
+
+def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
+    """A header, then a row for each group in the order of the file."""
+    engines = list(dict.fromkeys(entry["extra_info"]["engine"] for entry in benchmarks))
+    rivals = [name for name in engines if name != OURS]
+    yield "| " + " | ".join(["what", OURS, "queries/s", "edges/s", *rivals]) + " |"
+    yield "|---|" + "---:|" * (len(rivals) + 3)
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in benchmarks:
+        groups.setdefault(entry["group"], {})[entry["extra_info"]["engine"]] = entry
+    for group, by_engine in groups.items():
+        if OURS not in by_engine:
+            continue
+        ours = by_engine[OURS]["stats"]["median"]
+        info = by_engine[OURS]["extra_info"]
+        cells = [group, duration(ours), rate(info["queries_per_second"]), rate(info["edges_per_second"])]
+        for name in rivals:
+            median = by_engine[name]["stats"]["median"] if name in by_engine else None
+            cells.append("" if median is None else f"{duration(median)} ({median / ours:.3g}x)")
+        yield "| " + " | ".join(cells) + " |"
+
+
+def document(saved: dict[str, Any], title: str) -> str:
+    """The table under its title, with the machine, the versions and the command."""
+    machine, ours = saved["machine_info"], saved["machine_info"]["tercet"]
+    cpu = machine["cpu"]
+    head = [
+        f"# {title}",
+        "",
+        "Medians; in brackets how many times ours. Each call gets fresh relation weights; drawing them and laying them"
+        " out is not timed, nor is building a rival's matrices. edges/s counts the edges that leave the frontier. An empty"
+        " cell: not run (ULTRA absent, or more memory needed than there was).",
+        "",
+        f"- machine: {cpu.get('brand_raw', machine['processor'])}, {ours['threads']} threads, {ours['isa']};"
+        f" load before: {', '.join(map(str, ours['load_before']))}",
+        f"- versions: tercet {ours['version']}, torch {ours['torch']}, Python {machine['python_version']};"
+        f" {saved['datetime'][:10]}",
+        f"- command: `{ours['command']}`",
+        "",
+    ]
+    return "\n".join([*head, *rows(saved["benchmarks"]), ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("saved", type=Path, help="what pytest --benchmark-json wrote")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--title", default="Traversal")
+    arguments = parser.parse_args()
+    text = document(json.loads(arguments.saved.read_text(encoding="utf-8")), arguments.title)
+    partial = arguments.out.with_name(arguments.out.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
