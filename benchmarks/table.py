@@ -59,8 +59,8 @@ def document(saved: dict[str, Any], title: str) -> str:
         f"# {title}",
         "",
         "Medians; in brackets how many times ours. Each call gets fresh relation weights; drawing them and laying them"
-        " out is not timed, nor is building a rival's matrices. edges/s counts the edges that leave the frontier. An empty"
-        " cell: not run (ULTRA absent, or more memory needed than there was).",
+        " out is not timed, nor is building a rival's matrices. edges/s counts the edges that leave the frontier. An"
+        " empty cell: not run (ULTRA absent, or more memory needed than there was).",
         "",
         f"- machine: {cpu.get('brand_raw', machine['processor'])}, {ours['threads']} threads, {ours['isa']};"
         f" load before: {', '.join(map(str, ours['load_before']))}",
