@@ -106,20 +106,19 @@ def assert_close(got: Tensor, want: Tensor) -> None:
     assert float((got - want).abs().max()) <= 1e-4 * float(want.abs().max())
 
 
-def skip_what_cannot_run(name: str, load: Workload) -> None:
+def skip_what_cannot_run(name: str, load: Workload, edges: int) -> None:
     if name == "ULTRA rspmm" and not rivals.has_rspmm():
         pytest.skip("ULTRA is not on PYTHONPATH")
-    wanted = 4 * load.batch * (ENGINES[name].floats_of_an_edge * load.graph.num_edges + 4 * load.graph.num_entities)
-    free = psutil.virtual_memory().available
-    if name not in ("tercet", "reference") and wanted > free:
+    wanted, free = ENGINES[name].memory(load.graph, load.batch, edges), psutil.virtual_memory().available
+    if wanted > free:
         pytest.skip(f"{name} needs {wanted / 2**30:.0f} GiB here, {free / 2**30:.0f} are free")
 
 
 def run_hop(benchmark: BenchmarkFixture, load: Workload, name: str, hop: int, with_gradient: bool) -> None:
     """One hop of a query; with_gradient also takes the gradient of the sum of squares to the relation weights."""
-    skip_what_cannot_run(name, load)
-    rng = np.random.default_rng(100 + hop)
-    sets, chosen, ours = frontier(load, hop), engine(name, load), rivals.Tercet(load.graph)
+    sets = frontier(load, hop)
+    skip_what_cannot_run(name, load, load.frontier_edges(sets))
+    rng, chosen, ours = np.random.default_rng(100 + hop), engine(name, load), rivals.Tercet(load.graph)
     state, last = chosen.start(sets), {}
 
     def fresh() -> tuple[Tensor]:
@@ -173,7 +172,7 @@ def bench_grid(benchmark: BenchmarkFixture, spec: tuple[int, int], name: str) ->
     """Two hops from fresh seeds with fresh weights near 1: the figure is queries a second."""
     load = workload(workloads.grid, *spec)
     benchmark.group = f"grid {spec[0]} x {spec[0]}, {spec[1]} extra relations, 2 hops"
-    skip_what_cannot_run(name, load)
+    skip_what_cannot_run(name, load, 20 * load.batch)
     rng, chosen, ours, last = np.random.default_rng(7), engine(name, load), rivals.Tercet(load.graph), {}
 
     def fresh() -> tuple[Any, Tensor]:

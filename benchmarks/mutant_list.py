@@ -187,7 +187,7 @@ _PULL = [
         "output.bounds[rows_.first + lane] - room +",
         "output.bounds[rows_.first + lane] +",
     ),
-    ("a prefetch reads behind the edges", "if (i < num_edges_) __builtin_prefetch", "__builtin_prefetch"),
+    ("a prefetch reads behind the edges", "if (i < num_edges_) prefetch", "prefetch"),
 ]
 
 _SETS = [
@@ -251,6 +251,11 @@ _GRAPH = [
         "an edge added again stands twice",
         "emit(false, g++);  // it was there, and stays itself\n      ++a;",
         "emit(false, g++);",
+    ),
+    (
+        "a prefetch reads behind the triples",
+        "if (i + kAhead < triples.count) prefetch(row_offsets",
+        "prefetch(row_offsets",
     ),
     (
         "the last subject has no thread",

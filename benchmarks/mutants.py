@@ -79,31 +79,38 @@ class Verdict:
 
 
 class Workshop:
-    """A copy of the sources and of the package, and the objects compiled so far."""
+    """A copy of the sources and of the package, and the objects of module and driver as they are without a mutant."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.csrc = folder, folder / "csrc"
         shutil.copytree(ROOT / "csrc", self.csrc)
+        shutil.copytree(ROOT / "tests" / "cpp", folder / "checks")
         shutil.copytree(
             ROOT / "python" / "tercet", folder / "package" / "tercet", ignore=shutil.ignore_patterns("*.so")
         )
         self.sources = sorted(path.name for path in self.csrc.glob("*.cpp"))
-        self.objects = {name: folder / f"{name}.o" for name in self.sources}
-        for name in self.sources:
-            self.compile(name, self.objects[name])
+        self.module = {name: self.compile(name, FLAGS) for name in self.sources}
+        self.driver = {name: self.compile(name, SANITIZE) for name in self.sources if not name.startswith("bind")}
+        for check in (folder / "checks").glob("*.cpp"):
+            self.driver[check.name] = self.compile(f"../checks/{check.name}", SANITIZE)
 
-    def compile(self, name: str, target: Path) -> None:
-        subprocess.run(["g++", *FLAGS, "-c", self.csrc / name, "-o", target], check=True, capture_output=True)
+    def compile(self, name: str, flags: list[str], suffix: str = "") -> Path:
+        """The object of csrc/`name`."""
+        target = self.folder / f"{'driver' if flags is SANITIZE else 'module'}_{Path(name).name}{suffix}.o"
+        subprocess.run(["g++", *flags, f"-I{self.csrc}", "-c", self.csrc / name, "-o", target], check=True)
+        return target
+
+    def link(self, objects: dict[str, Path], flags: list[str], changed: list[str], target: Path) -> None:
+        """Link `objects` with the changed sources compiled anew."""
+        objects = {**objects, **{name: self.compile(name, flags, ".changed") for name in changed if name in objects}}
+        target.unlink(missing_ok=True)
+        shared = [] if flags is SANITIZE else ["-shared"]
+        subprocess.run(["g++", *flags, *shared, *objects.values(), "-o", target], check=True)
 
     def build(self, changed: list[str]) -> None:
-        """The module with `changed` files compiled anew."""
-        objects = dict(self.objects)
-        for name in changed:
-            objects[name] = self.folder / f"changed_{name}.o"
-            self.compile(name, objects[name])
-        module = self.folder / "package" / "tercet" / "ops" / f"_cpu_{ISA}{sysconfig.get_config_var('EXT_SUFFIX')}"
-        module.unlink(missing_ok=True)
-        subprocess.run(["g++", "-shared", "-fopenmp", *objects.values(), "-o", module], check=True, capture_output=True)
+        """The module of the package's copy."""
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        self.link(self.module, FLAGS, changed, self.folder / "package" / "tercet" / "ops" / f"_cpu_{ISA}{suffix}")
 
     def dependents(self, file: str) -> list[str]:
         """The sources to compile when `file` changes."""
@@ -124,13 +131,10 @@ class Workshop:
         what = "hang" if ended is None else "crash" if ended < 0 else f"exit {ended}"
         return f"{started[-1] if started else 'start'} ({what})"
 
-    def run_sanitizers(self) -> str:
+    def run_sanitizers(self, changed: list[str]) -> str:
         """The kernel family whose check fails in the sanitizer driver, or nothing."""
         driver = self.folder / "driver"
-        checks = sorted((ROOT / "tests" / "cpp").glob("*.cpp"))
-        sources = [self.csrc / name for name in self.sources if not name.startswith("bind")]
-        build = ["g++", *SANITIZE, f"-I{self.csrc}", f"-I{ROOT / 'tests' / 'cpp'}", *sources, *checks, "-o", driver]
-        subprocess.run(build, check=True, capture_output=True)
+        self.link(self.driver, SANITIZE, changed, driver)
         ended, output = _run([driver, "60"], limit_memory=False)
         checked = re.findall(r"^(\w+): seeds", output, re.M)
         return "" if ended == 0 else f"sanitizer driver: {checked[-1] if checked else 'start'}"
@@ -165,8 +169,9 @@ def judge(shop: Workshop, mutant: Mutant) -> Verdict:
         )
     source.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
     try:
-        shop.build(shop.dependents(mutant.file))
-        killer = shop.run_tests(tests_of(mutant.file)) or shop.run_sanitizers()
+        changed = shop.dependents(mutant.file)
+        shop.build(changed)
+        killer = shop.run_tests(tests_of(mutant.file)) or shop.run_sanitizers(changed)
     finally:
         source.write_text(text, encoding="utf-8")
     return Verdict(mutant, killer, time.monotonic() - start)
@@ -207,7 +212,7 @@ def main() -> None:
             broken = shop.run_tests(list(tests))
             if broken:
                 raise SystemExit(f"without any mutant: {broken} fails")
-        if broken := shop.run_sanitizers():
+        if broken := shop.run_sanitizers([]):
             raise SystemExit(f"without any mutant: {broken} fails")
         for mutant in chosen:
             verdicts.append(judge(shop, mutant))

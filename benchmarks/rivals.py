@@ -21,9 +21,11 @@ from tercet.ops.reference import traversal as reference
 class Engine(Protocol):
     """One way to follow relations."""
 
-    floats_of_an_edge: int  # memory that a forward and backward takes, in floats for each edge and row of the batch
-
     def __init__(self, graph: KnowledgeGraph) -> None: ...
+    @classmethod
+    def memory(cls, graph: KnowledgeGraph, batch: int, frontier_edges: int) -> int:
+        """About how many bytes forward and backward take."""
+
     def start(self, sets: EntitySets) -> Any:
         """The sets as this engine holds them."""
 
@@ -46,10 +48,12 @@ class Engine(Protocol):
 class Tercet:
     """Ours."""
 
-    floats_of_an_edge = 0
-
     def __init__(self, graph: KnowledgeGraph) -> None:
         self.graph = graph
+
+    @classmethod
+    def memory(cls, graph: KnowledgeGraph, batch: int, frontier_edges: int) -> int:
+        return 24 * min(frontier_edges, batch * graph.num_entities)
 
     def start(self, sets: EntitySets) -> EntitySets:
         return sets
@@ -74,6 +78,10 @@ class Tercet:
 class Reference(Tercet):
     """The sparse frontier expanded, sorted and summed by torch operations (tercet.ops.reference)."""
 
+    @classmethod
+    def memory(cls, graph: KnowledgeGraph, batch: int, frontier_edges: int) -> int:
+        return 120 * frontier_edges
+
     def follow(self, state: EntitySets, weights: Tensor) -> EntitySets:
         graph = self.graph
         reached = reference.follow(
@@ -85,12 +93,18 @@ class Reference(Tercet):
 class _Dense:
     """What the dense rivals share: memberships [num_entities, batch], weights [num_relations, batch]."""
 
+    floats_of_an_edge = 5  # for each row of the batch, as autograd keeps them
+
     def __init__(self, graph: KnowledgeGraph) -> None:
         self.num_entities, self.num_relations, self.num_edges = graph.num_entities, graph.num_relations, graph.num_edges
         subjects = torch.repeat_interleave(torch.arange(graph.num_entities), graph.row_offsets.diff())
         by_object = torch.sort(graph.objects, stable=True).indices  # better placed in memory than by subject
         self.subjects = subjects[by_object]
         self.relations, self.objects = graph.relations[by_object].long(), graph.objects[by_object].long()
+
+    @classmethod
+    def memory(cls, graph: KnowledgeGraph, batch: int, frontier_edges: int) -> int:
+        return 4 * batch * (cls.floats_of_an_edge * graph.num_edges + 4 * graph.num_entities)
 
     def start(self, sets: EntitySets) -> Tensor:
         dense = torch.zeros(self.num_entities, len(sets))
@@ -126,8 +140,6 @@ class _Dense:
 class Reified(_Dense):
     """The reified knowledge base: three products of torch.sparse CSR and dense matrices (Cohen et al., ICLR 2020)."""
 
-    floats_of_an_edge = 5
-
     def __init__(self, graph: KnowledgeGraph) -> None:
         super().__init__(graph)
         self.subject_of = self.incidence(self.subjects, self.num_entities)
@@ -141,16 +153,12 @@ class Reified(_Dense):
 class IndexAdd(_Dense):
     """Gather along every edge, then index_add to its object."""
 
-    floats_of_an_edge = 5
-
     def follow(self, state: Tensor, weights: Tensor) -> Tensor:
         return torch.zeros_like(state).index_add(0, self.objects, self.messages(state, weights))
 
 
 class DensePull(_Dense):
     """Gather along the edges by object, then sum them with a product of torch.sparse CSR (torch's fastest)."""
-
-    floats_of_an_edge = 5
 
     def __init__(self, graph: KnowledgeGraph) -> None:
         super().__init__(graph)

@@ -44,8 +44,8 @@ class Hop:
 def random_graph(
     rng: np.random.Generator, num_entities: int, num_relations: int, num_triples: int, *, hubs: int = 0
 ) -> KnowledgeGraph:
-    """Random triples; the last entity is isolated where there are several; hubs have edges from and to everything."""
-    used = max(num_entities - 1, 1)
+    """Random triples; the last entity is isolated in every other graph; hubs have edges from and to everything."""
+    used = max(num_entities - int(rng.integers(2)), 1)
     heads, tails = (rng.integers(0, used, num_triples) for _ in range(2))
     relations = rng.integers(0, num_relations, num_triples)
     for hub in rng.integers(0, used, hubs):

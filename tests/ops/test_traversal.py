@@ -74,6 +74,17 @@ def test_same_bits_for_threads_layouts_budgets_and_batches(hop: Hop) -> None:
         assert_same(EntitySets.cat(parts), want)
 
 
+def test_same_bits_for_many_rows_of_few_edges_on_many_threads() -> None:
+    """Rows of few edges are sorted, each worker in its own scratch: only a large batch of them wakes several."""
+    hop = random_hop(np.random.default_rng(5), torch.float32, batch=300, num_entities=400, num_relations=4,
+                     num_triples=1200, hubs=0, density=0.3, edge_weights=True, exclude=True)  # fmt: skip
+    one, many = (
+        tercet.follow(hop.graph, hop.sets, hop.relation_weights, layout="sparse", num_threads=threads, **hop.options())
+        for threads in (1, 7)
+    )
+    assert_same(many, one)
+
+
 @given(hops(max_entities=60))
 def test_same_bits_at_every_isa(hop: Hop) -> None:
     want = [
