@@ -5,7 +5,7 @@
 Each mutant replaces one piece of text that occurs exactly once in its file. The changed file is compiled into a CPU
 module of one level, in a copy of the package that tests then import in place of the installed one; a mutant that the
 tests let pass is given to the sanitizer driver. Needs a checkout, g++, pybind11 and what the tests need. A crash, a
-hang (300 s) and memory beyond 12 GB are kills too.
+hang (120 s) and memory beyond 12 GB are kills too.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SANITIZE = ["-std=c++20", "-O1", "-g", "-fopenmp", "-fsanitize=address,undefined
 TESTS = {
     "traversal": ["tests/ops/test_traversal.py"],
     "entity_sets": ["tests/ops/test_entity_sets.py", "tests/graph/test_entity_sets.py"],
-    "graph_build": ["tests/graph/test_knowledge_graph.py", "tests/graph/test_storage.py"],
+    "graph_build": ["tests/graph/test_knowledge_graph.py", "tests/graph/test_checks.py", "tests/graph/test_storage.py"],
     "row_sort": ["tests/graph/test_knowledge_graph.py"],
     "names": ["tests/graph/test_names.py", "tests/graph/test_readers.py", "tests/graph/test_storage.py"],
 }
@@ -150,7 +150,7 @@ def _run(command: list[object], limit_memory: bool = True) -> tuple[int | None, 
 
     try:
         done = subprocess.run(
-            [str(part) for part in command], cwd=ROOT, timeout=300, preexec_fn=limit, text=True, errors="replace",
+            [str(part) for part in command], cwd=ROOT, timeout=120, preexec_fn=limit, text=True, errors="replace",
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
     except subprocess.TimeoutExpired as expired:

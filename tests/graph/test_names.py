@@ -38,6 +38,17 @@ def test_many_names_many_sharing() -> None:
     assert names.fault() is None
 
 
+@pytest.mark.parametrize(
+    "strings", [["name 116400", "name 129613"], ["name 63 34178380", "name 63"], ["name 63", "name 63 34178380"]]
+)
+def test_names_whose_hashes_agree_stay_apart(strings: list[str]) -> None:
+    """The table keeps 32 bits of a hash; these pairs, found by search, share them: of one length, and with one start."""
+    names = Names.from_strings(strings)
+    assert [names.find(name) for name in strings] == [[0], [1]]
+    assert names.following is None
+    assert names.fault() is None
+
+
 def test_indexing() -> None:
     names = Names.from_strings(["a", "ä", ""])
     assert (names[1], names[-1], names[0:2]) == ("ä", "", ["a", "ä"])

@@ -170,6 +170,19 @@ def test_gradients_equal_reference_at_any_thread_count(hop: Hop) -> None:
             assert torch.equal(again, once)
 
 
+def test_a_hub_ends_where_the_next_subject_begins() -> None:
+    objects = list(range(2, 102))
+    graph = KnowledgeGraph.from_triples(
+        [0] * 100 + [1] * 100, [0] * 200, objects * 2, num_entities=102, num_relations=1
+    )
+    x = torch.tensor([2.0], requires_grad=True)
+    w = torch.tensor([[3.0]], requires_grad=True)
+    tercet.follow(graph, EntitySets.one_hot([0], weights=x), w).weights.sum().backward()
+    assert x.grad is not None
+    assert w.grad is not None
+    assert (x.grad.tolist(), w.grad.tolist()) == ([300.0], [[200.0]])
+
+
 def test_clamp_limits_and_divides_the_gradient() -> None:
     graph = KnowledgeGraph.from_triples([0, 1, 1], [0, 0, 0], [2, 2, 3], num_entities=4, num_relations=1)
     x = torch.tensor([1.5, 0.5], requires_grad=True)
