@@ -83,16 +83,16 @@ class Workshop:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.csrc = folder, folder / "csrc"
-        shutil.copytree(ROOT / "csrc", self.csrc)
-        shutil.copytree(ROOT / "tests" / "cpp", folder / "checks")
+        for part in ("csrc", "cuda", "tests/cpp"):
+            shutil.copytree(ROOT / part, folder / part)
         shutil.copytree(
             ROOT / "python" / "tercet", folder / "package" / "tercet", ignore=shutil.ignore_patterns("*.so")
         )
         self.sources = sorted(path.name for path in self.csrc.glob("*.cpp"))
         self.module = {name: self.compile(name, FLAGS) for name in self.sources}
         self.driver = {name: self.compile(name, SANITIZE) for name in self.sources if not name.startswith("bind")}
-        for check in (folder / "checks").glob("*.cpp"):
-            self.driver[check.name] = self.compile(f"../checks/{check.name}", SANITIZE)
+        for check in (folder / "tests" / "cpp").glob("*.cpp"):
+            self.driver[check.name] = self.compile(f"../tests/cpp/{check.name}", SANITIZE)
 
     def compile(self, name: str, flags: list[str], suffix: str = "") -> Path:
         """The object of csrc/`name`."""
