@@ -42,6 +42,11 @@ BROKEN = {
         ValueError,
         "edges must ascend by (relation, object) within a subject, each once; edge 1 does not",
     ),
+    "the same edge twice": (
+        lambda f: [f[name].__setitem__(1, f[name][0].clone()) for name in ("relations", "objects")],
+        ValueError,
+        "edges must ascend by (relation, object) within a subject, each once; edge 1 does not",
+    ),
     "an inverse of nothing": (
         lambda f: f["objects"].__setitem__(5, 1),
         ValueError,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.graph.names import NameBuilder, Names
+from tercet.ops import _native
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 
@@ -47,6 +48,13 @@ def test_names_whose_hashes_agree_stay_apart(strings: list[str]) -> None:
     assert [names.find(name) for name in strings] == [[0], [1]]
     assert names.following is None
     assert names.fault() is None
+
+
+def test_rehashing_goes_on_at_the_start_of_the_table() -> None:
+    """Two entries that belong in the last of four slots; what stands behind the table stays as it is."""
+    old, slots = torch.tensor([3 << 32, 7 << 32 | 1]), torch.full((6,), -1)
+    _native.cpu.names_rehash(old.data_ptr(), 2, slots.data_ptr(), 4)
+    assert slots.tolist() == [7 << 32 | 1, -1, -1, 3 << 32, -1, -1]
 
 
 def test_indexing() -> None:
