@@ -48,10 +48,14 @@ class Accumulator {
       if (!page_flags_[page]) continue;
       page_flags_[page] = 0;
       unsigned char* flags = line_flags_ + page * kLinesOfPage;
-      for (uint32_t line = 0; line < kLinesOfPage; ++line) {
-        if (!flags[line]) continue;
-        flags[line] = 0;
-        count += drain_line(page * kPage + line * kLine, entities + count, weights + count);
+      for (uint32_t group = 0; group < kLinesOfPage; group += 8) {  // most lines of a page are untouched
+        uint64_t touched;
+        std::memcpy(&touched, flags + group, 8);
+        for (uint32_t line = group; touched && line < group + 8; ++line) {
+          if (!flags[line]) continue;
+          flags[line] = 0;
+          count += drain_line(page * kPage + line * kLine, entities + count, weights + count);
+        }
       }
     }
     return count;
@@ -89,9 +93,9 @@ Accumulator<T> accumulator_of(const FollowScratch& scratch, int worker, int64_t 
   return {scratch.accumulators + worker * follow_accumulator_bytes(num_entities, sizeof(T)), num_entities};
 }
 
-// Members are scattered over the graph: their edges are asked for before their turn.
-void prefetch_edges(const Graph& graph, const Sets& sets, int64_t member, int64_t last) {
-  if (member >= last) return;
+// Members are scattered over the graph: their edges are asked for before their turn, those of the next rows too.
+void prefetch_edges(const Graph& graph, const Sets& sets, int64_t member) {
+  if (member >= sets.offsets[sets.batch]) return;
   int64_t edge = graph.row_offsets[sets.entities[member]];
   prefetch(graph.objects + edge);
   prefetch(graph.relations + edge);
@@ -103,7 +107,7 @@ template <class T, class Visit>
 void for_each_edge(Graph graph, Sets sets, FollowWeights<T> weights, int64_t row, Visit visit) {
   const T* of_relation = weights.relations + row * graph.num_relations;
   for (int64_t member = sets.offsets[row], last = sets.offsets[row + 1]; member < last; ++member) {
-    prefetch_edges(graph, sets, member + 4, last);
+    prefetch_edges(graph, sets, member + 4);
     int32_t subject = sets.entities[member];
     T x = weights.members[member];
     for (int64_t edge = graph.row_offsets[subject], end = graph.row_offsets[subject + 1]; edge < end; ++edge) {
@@ -194,7 +198,7 @@ void backward_row(Graph graph, Sets sets, FollowWeights<T> weights, int64_t row,
   T* to_relation = grad_relations + row * graph.num_relations;
   std::fill(to_relation, to_relation + graph.num_relations, T(0));
   for (int64_t member = sets.offsets[row], last = sets.offsets[row + 1]; member < last; ++member) {
-    prefetch_edges(graph, sets, member + 4, last);
+    prefetch_edges(graph, sets, member + 4);
     int32_t subject = sets.entities[member];
     T x = weights.members[member], to_member = 0;
     int64_t edge = graph.row_offsets[subject], end = graph.row_offsets[subject + 1];

@@ -155,7 +155,7 @@ class EntitySets:
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self.offsets) - 1
+        return self.offsets.numel() - 1
 
     def sizes(self) -> Tensor:
         """The number of members of each row, int64 [batch]."""

@@ -289,7 +289,7 @@ class KnowledgeGraph:
     @property
     def num_edges(self) -> int:
         """The number of edges, those of inverses included."""
-        return len(self.objects)
+        return self.objects.numel()
 
     @property
     def device(self) -> torch.device:

@@ -125,4 +125,4 @@ def pointer(tensor: torch.Tensor | None) -> int:
 
 def sets_of(offsets: torch.Tensor | None, entities: torch.Tensor | None) -> tuple[int, int, int]:
     """Sets as native code takes them; zeros for none."""
-    return pointer(offsets), pointer(entities), 0 if offsets is None else len(offsets) - 1
+    return pointer(offsets), pointer(entities), 0 if offsets is None else offsets.numel() - 1

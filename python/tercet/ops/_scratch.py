@@ -51,10 +51,10 @@ class Scratch:
     def __init__(
         self, num_entities: int, dtype: torch.dtype, batch: int, max_edges: int, threads: int, budget: int
     ) -> None:
-        accumulator = _native.cpu.follow_accumulator_bytes(num_entities, dtype.itemsize)
-        sorting = _native.cpu.follow_sorting_bytes(max_edges, dtype.itemsize)
-        self.memory: Tensor
-        if max_edges <= _FEW_EDGES or (accumulator > budget and max_edges < 2**32):
+        few = max_edges <= _FEW_EDGES
+        accumulator = 0 if few else _native.cpu.follow_accumulator_bytes(num_entities, dtype.itemsize)
+        if few or (accumulator > budget and max_edges < 2**32):
+            sorting = _native.cpu.follow_sorting_bytes(max_edges, dtype.itemsize)
             workers = max(1, min(threads, batch, budget // max(sorting, 1)))
             self.memory = torch.empty(workers * sorting, dtype=torch.uint8)
             self.args = (0, self.memory.data_ptr(), workers)
@@ -66,7 +66,7 @@ class Scratch:
 
 def row_chunks(bounds: Tensor, room: int, budget: int) -> Iterator[tuple[int, int, int]]:
     """(first row, last row, room in members) of chunks whose results have room in the budget, one row at least."""
-    batch = len(bounds) - 1
+    batch = bounds.numel() - 1
     if room <= budget:
         yield 0, batch, room
         return

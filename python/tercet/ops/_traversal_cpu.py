@@ -32,7 +32,7 @@ class Hop:
         num_threads: int,
     ) -> None:
         self.dtype, self.code = weights.dtype, _native.DTYPE_CODES[weights.dtype]
-        self.batch, self.num_entities = len(offsets) - 1, len(row_offsets) - 1
+        self.batch, self.num_entities = offsets.numel() - 1, row_offsets.numel() - 1
         self.num_relations = relation_weights.shape[1]
         self.graph = (row_offsets.data_ptr(), relations.data_ptr(), objects.data_ptr(), self.num_entities,
                       self.num_relations)  # fmt: skip
@@ -53,7 +53,7 @@ class Hop:
 def frontier_edges(row_offsets: Tensor, offsets: Tensor, entities: Tensor) -> int:
     """How many edges leave the members of all rows."""
     bounds = torch.empty_like(offsets)
-    graph = (row_offsets.data_ptr(), 0, 0, len(row_offsets) - 1, 0)
+    graph = (row_offsets.data_ptr(), 0, 0, row_offsets.numel() - 1, 0)
     _, total_edges, _ = _native.cpu.follow_bounds(graph, sets_of(offsets, entities), bounds.data_ptr())
     return int(total_edges)
 
@@ -63,9 +63,11 @@ class _Pull:
 
     def __init__(self, hop: Hop, incoming: tuple[Tensor | None, ...], budget: int) -> None:
         self.lanes = 0
+        if incoming[0] is None:
+            return
         _, relation_weights, edge_weights = hop.held
         # Absent members are multiplied by 0, which gives 0 with finite weights only.
-        if incoming[0] is None or not (_all_finite(relation_weights) and _all_finite(edge_weights)):
+        if not (_all_finite(relation_weights) and _all_finite(edge_weights)):
             return
         for lanes in (16, 4):
             size = _native.cpu.follow_pull_bytes(hop.num_entities, hop.num_relations, lanes, hop.dtype.itemsize)
@@ -106,9 +108,11 @@ def follow(
     scratch = None if pull.lanes else hop.scratch(hop.batch, budget)
     out_offsets = torch.empty(hop.batch + 1, dtype=torch.int64)
     parts: list[tuple[Tensor, Tensor]] = []
-    for first, last, room in row_chunks(hop.bounds, hop.room, budget // (4 + hop.dtype.itemsize)):
-        room_entities, room_weights = torch.empty(room, dtype=torch.int32), torch.empty(room, dtype=hop.dtype)
-        output = (hop.bounds.data_ptr(), room_entities.data_ptr(), room_weights.data_ptr(), out_offsets.data_ptr())
+    value_bytes = hop.dtype.itemsize
+    for first, last, room in row_chunks(hop.bounds, hop.room, budget // (value_bytes + 4)):
+        memory = torch.empty(room * (value_bytes + 4), dtype=torch.uint8)  # weights, then entities
+        room_weights = memory.data_ptr()
+        output = (hop.bounds.data_ptr(), room_weights + room * value_bytes, room_weights, out_offsets.data_ptr())
         if scratch is None:
             size = cpu.follow_pull(hop.code, hop.graph, pull.incoming, hop.sets, hop.weights, exclude, first, last,
                                    pull.lanes, output, pull.memory.data_ptr(), hop.threads)  # fmt: skip

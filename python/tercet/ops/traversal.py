@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # One edge for 16 lanes of a pull costs about as much as this many edges of a push (benchmarks/bench_traversal.py).
 _PULL_COST = 5.0
+_LAYOUTS = ("auto", "sparse", "dense")
 
 
 def follow(
@@ -103,11 +104,26 @@ def _check(
     layout: str,
     scratch_bytes: int,
 ) -> None:
+    # A small hop is fast enough to feel each test: the usual case passes in one, the others find out what is wrong.
+    if (
+        layout in _LAYOUTS
+        and edge_weights is None
+        and isinstance(relation_weights, Tensor)
+        and type(scratch_bytes) is int
+        and scratch_bytes > 0
+        and hasattr(graph, "row_offsets")
+        and hasattr(sets, "entities")
+        and relation_weights.dtype == sets.weights.dtype
+        and relation_weights.device == sets.weights.device == graph.objects.device
+        and relation_weights.shape == (len(sets), graph.num_relations)
+        and sets.num_entities <= graph.num_entities
+    ):
+        return
     op = "follow"
     if not hasattr(graph, "row_offsets"):
         raise TypeError(f"tercet.{op}: graph must be a KnowledgeGraph, got {type(graph).__name__}")
     _checks.entity_sets(op, "sets", sets)
-    _checks.choice(op, "layout", layout, ("auto", "sparse", "dense"))
+    _checks.choice(op, "layout", layout, _LAYOUTS)
     _checks.floating(op, "relation_weights", relation_weights)
     _checks.same(op, "relation_weights", relation_weights, "sets", sets.weights)
     _checks.same(op, "sets", sets.weights, "graph", graph.objects, dtype=False)
@@ -155,22 +171,26 @@ def _incoming(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """The graph's edges by object where the dense pull is to run, else nothing."""
     nothing = (None, None, None, None)
-    if layout == "sparse" or graph.objects.device.type != "cpu" or torch.compiler.is_compiling():
+    if layout == "sparse" or (layout == "auto" and not _pull_may_pay(graph, sets)):
         return nothing
-    if layout == "auto" and not _pull_pays(graph, sets):
+    if graph.objects.device.type != "cpu" or torch.compiler.is_compiling():
         return nothing
+    if layout == "auto":
+        visits = _traversal_cpu.frontier_edges(graph.row_offsets, sets.offsets, sets.entities)
+        if visits <= _pull_cost(graph, sets):
+            return nothing
     offsets, subjects, relations, edges = graph.incoming(edges=with_edges)
     return offsets, subjects, relations, edges
 
 
-def _pull_pays(graph: KnowledgeGraph, sets: EntitySets) -> bool:
-    """Whether pulling along every edge is predicted to cost less than pushing along the frontier's."""
-    blocks = -(-len(sets) // 16)
-    pull = _PULL_COST * graph.num_edges * blocks
-    if len(sets.entities) * graph.max_degree <= pull:
-        return False
-    total_edges = _traversal_cpu.frontier_edges(graph.row_offsets, sets.offsets, sets.entities)
-    return total_edges > pull
+def _pull_cost(graph: KnowledgeGraph, sets: EntitySets) -> float:
+    """The pull's cost in edges of a push: it reads every edge for each block of 16 rows."""
+    return _PULL_COST * graph.num_edges * -(-len(sets) // 16)
+
+
+def _pull_may_pay(graph: KnowledgeGraph, sets: EntitySets) -> bool:
+    """Whether the frontier can have so many edges that the pull costs less: a bound that reads no edges."""
+    return sets.entities.numel() * graph.max_degree > _pull_cost(graph, sets)
 
 
 def _follow_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
