@@ -12,7 +12,8 @@ namespace {
 constexpr uint32_t kLine = 16;    // entities whose sums are drained together
 constexpr uint32_t kPage = 4096;  // entities that one flag of the upper level stands for
 constexpr uint32_t kLinesOfPage = kPage / kLine;
-constexpr int64_t kHubEdges = 48;  // more edges than this make a subject a hub
+constexpr int64_t kCachedMembers = 4096;  // a cache holds the first edges of so many members
+constexpr int64_t kHubEdges = 48;         // more edges than this make a subject a hub
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -250,11 +251,18 @@ void follow_scratch_clean(unsigned char* accumulators, int64_t num_entities, int
 
 void follow_bounds(const Graph& graph, const Sets& sets, int64_t* bounds, int64_t* max_edges, int64_t* total_edges) {
   bounds[0] = *max_edges = *total_edges = 0;
+  bool small = graph.objects &&
+               sets.offsets[sets.batch] <= kCachedMembers;  // then what is asked for here is still there for the push
   for (int64_t row = 0; row < sets.batch; ++row) {
     int64_t edges = 0;
     for (int64_t member = sets.offsets[row]; member < sets.offsets[row + 1]; ++member) {
       int32_t subject = sets.entities[member];
-      edges += graph.row_offsets[subject + 1] - graph.row_offsets[subject];
+      int64_t first_edge = graph.row_offsets[subject];
+      edges += graph.row_offsets[subject + 1] - first_edge;
+      if (small) {
+        prefetch(graph.objects + first_edge);
+        prefetch(graph.relations + first_edge);
+      }
     }
     bounds[row + 1] = bounds[row] + std::min(edges, graph.num_entities) + 1;
     *max_edges = std::max(*max_edges, edges);

@@ -7,6 +7,10 @@ from typing import Any
 
 import torch
 
+# Inside it an op goes straight to its device's kernel. For calls that want no gradient: passing torch's autograd layer
+# takes longer than following a few edges does.
+below_autograd = torch._C._AutoDispatchBelowAutograd
+
 _library = torch.library.Library("tercet", "DEF")
 
 

@@ -43,7 +43,8 @@ class Hop:
         self.max_edges, total_edges, self.room = _native.cpu.follow_bounds(
             self.graph, self.sets, self.bounds.data_ptr()
         )
-        self.threads = min(_native.threads(num_threads), 1 + total_edges // _EDGES_OF_A_THREAD)
+        tasks = 1 + total_edges // _EDGES_OF_A_THREAD
+        self.threads = 1 if tasks == 1 else min(_native.threads(num_threads), tasks)
 
     def scratch(self, tasks: int, budget: int) -> Scratch:
         """Scratch for this hop's edges, for as many workers as there are tasks, threads and budget for."""

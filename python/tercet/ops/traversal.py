@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tercet.ops import _checks, _native, _traversal_cpu, _traversal_cuda
-from tercet.ops._library import define
+from tercet.ops._library import below_autograd, define
 from tercet.ops.reference import traversal as reference
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # One edge for 16 lanes of a pull costs about as much as this many edges of a push (benchmarks/bench_traversal.py).
 _PULL_COST = 5.0
 _LAYOUTS = ("auto", "sparse", "dense")
+_NO_INCOMING = (None, None, None, None)
 
 
 def follow(
@@ -72,11 +73,12 @@ def follow(
         >>> reached.to_lists()
         [{1: 1.0, 2: 0.25}]
     """
-    threads = _checks.threads("follow", num_threads)
+    threads = 0 if num_threads is None else _checks.threads("follow", num_threads)
     _check(graph, sets, relation_weights, edge_weights, layout, scratch_bytes)
-    exclude_offsets, exclude_entities = _excluded(graph, sets, exclude)
-    incoming = _incoming(graph, sets, edge_weights is not None, layout)
-    weights, offsets, entities = _follow(
+    exclude_offsets, exclude_entities = (None, None) if exclude is None else _excluded(graph, sets, exclude)
+    tracing = torch.compiler.is_compiling()
+    incoming = _NO_INCOMING if tracing else _incoming(graph, sets, edge_weights is not None, layout)
+    arguments = (
         sets.weights,
         sets.offsets,
         sets.entities,
@@ -91,6 +93,11 @@ def follow(
         threads,
         scratch_bytes,
     )
+    if tracing or _wants_gradient(sets.weights, relation_weights, edge_weights):
+        weights, offsets, entities = _follow(*arguments)
+    else:
+        with below_autograd():
+            weights, offsets, entities = _follow(*arguments)
     if clamp:
         weights = weights / weights.detach().clamp(min=1)
     return sets.trusted(weights, offsets, entities, graph.num_entities)
@@ -113,7 +120,8 @@ def _check(
         and scratch_bytes > 0
         and hasattr(graph, "row_offsets")
         and hasattr(sets, "entities")
-        and relation_weights.dtype == sets.weights.dtype
+        and sets.weights.dtype == relation_weights.dtype
+        and relation_weights.dtype in _checks.VALUE_DTYPES
         and relation_weights.device == sets.weights.device == graph.objects.device
         and relation_weights.shape == (len(sets), graph.num_relations)
         and sets.num_entities <= graph.num_entities
@@ -145,12 +153,8 @@ def _check_entities(name: str, sets: EntitySets, graph: KnowledgeGraph) -> None:
         )
 
 
-def _excluded(
-    graph: KnowledgeGraph, sets: EntitySets, exclude: Tensor | EntitySets | None
-) -> tuple[Tensor | None, Tensor | None]:
+def _excluded(graph: KnowledgeGraph, sets: EntitySets, exclude: Tensor | EntitySets) -> tuple[Tensor, Tensor]:
     """(offsets, entities) of what to exclude."""
-    if exclude is None:
-        return None, None
     if isinstance(exclude, Tensor):
         _checks.integers("follow", "exclude", exclude)
         _checks.same("follow", "exclude", exclude, "sets", sets.weights, dtype=False)
@@ -170,27 +174,27 @@ def _incoming(
     graph: KnowledgeGraph, sets: EntitySets, with_edges: bool, layout: str
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     """The graph's edges by object where the dense pull is to run, else nothing."""
-    nothing = (None, None, None, None)
-    if layout == "sparse" or (layout == "auto" and not _pull_may_pay(graph, sets)):
-        return nothing
-    if graph.objects.device.type != "cpu" or torch.compiler.is_compiling():
-        return nothing
+    if layout == "sparse" or graph.objects.device.type != "cpu":
+        return _NO_INCOMING
     if layout == "auto":
-        visits = _traversal_cpu.frontier_edges(graph.row_offsets, sets.offsets, sets.entities)
-        if visits <= _pull_cost(graph, sets):
-            return nothing
+        # What the pull costs, in edges of a push: it reads every edge for each block of 16 rows.
+        pull = _PULL_COST * graph.num_edges * -(-len(sets) // 16)
+        if sets.entities.numel() * graph.max_degree <= pull:  # a bound of the frontier's edges that reads none
+            return _NO_INCOMING
+        if _traversal_cpu.frontier_edges(graph.row_offsets, sets.offsets, sets.entities) <= pull:
+            return _NO_INCOMING
     offsets, subjects, relations, edges = graph.incoming(edges=with_edges)
     return offsets, subjects, relations, edges
 
 
-def _pull_cost(graph: KnowledgeGraph, sets: EntitySets) -> float:
-    """The pull's cost in edges of a push: it reads every edge for each block of 16 rows."""
-    return _PULL_COST * graph.num_edges * -(-len(sets) // 16)
-
-
-def _pull_may_pay(graph: KnowledgeGraph, sets: EntitySets) -> bool:
-    """Whether the frontier can have so many edges that the pull costs less: a bound that reads no edges."""
-    return sets.entities.numel() * graph.max_degree > _pull_cost(graph, sets)
+def _wants_gradient(weights: Tensor, relation_weights: Tensor, edge_weights: Tensor | None) -> bool:
+    if not torch.is_grad_enabled():
+        return False
+    return (
+        relation_weights.requires_grad
+        or weights.requires_grad
+        or (edge_weights is not None and edge_weights.requires_grad)
+    )
 
 
 def _follow_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
