@@ -30,7 +30,11 @@ _PUSH = [
     ("-0.0 is added as it is, so its entity looks untouched", "sums_[at] += value + T(0);", "sums_[at] += value;"),
     ("members of weight 0 are lost", "std::bit_cast<Bits>(sums[i]) != untouched;", "sums[i] != T(0);"),
     ("sums stay dirty for the next row", "for (uint32_t i = 0; i < kLine; ++i) sums[i] = T(-0.0);", ""),
-    ("the last line of a page is not drained", "line < kLinesOfPage; ++line", "line + 1 < kLinesOfPage; ++line"),
+    (
+        "the last line of a page is not drained",
+        "group < kLinesOfPage; group += 8",
+        "group + 8 < kLinesOfPage; group += 8",
+    ),
     (
         "the last page is not drained",
         "for (int64_t page = 0; page < pages_; ++page)",
@@ -67,7 +71,7 @@ _PUSH = [
     ("sorting's scratch has no room for values", "max_edges * (8 + value_bytes)", "max_edges * 8"),
     ("a row gets no spare place", "std::min(edges, graph.num_entities) + 1;", "std::min(edges, graph.num_entities);"),
     ("max_edges is that of the last row", "*max_edges = std::max(*max_edges, edges);", "*max_edges = edges;"),
-    ("a prefetch reads behind the members", "if (member >= last) return;", ""),
+    ("a prefetch reads behind the members", "if (member >= sets.offsets[sets.batch]) return;", ""),
     (
         "a chunk's first row starts at the end of the one before",
         "output.bounds[row] - output.bounds[first], count = 0;",
