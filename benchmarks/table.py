@@ -1,6 +1,6 @@
 """One Markdown table from a file of pytest-benchmark: medians, and how many times ours each rival takes.
 
-python benchmarks/table.py traversal.json --out benchmarks/results/traversal.md
+python benchmarks/table.py traversal.json [MORE.json ...] --out benchmarks/results/traversal.md
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
 
 
-def document(saved: dict[str, Any], title: str) -> str:
-    """The table under its title, with the machine, the versions and the command."""
+def document(saved: dict[str, Any], commands: list[str], title: str) -> str:
+    """The table under its title, with the machine, the versions and the commands."""
     machine, ours = saved["machine_info"], saved["machine_info"]["tercet"]
     cpu = machine["cpu"]
     head = [
@@ -67,7 +67,7 @@ def document(saved: dict[str, Any], title: str) -> str:
         f" load before: {', '.join(map(str, ours['load_before']))}",
         f"- versions: tercet {ours['version']}, torch {ours['torch']}, Python {machine['python_version']};"
         f" {saved['datetime'][:10]}",
-        f"- command: `{ours['command']}`",
+        *(f"- command: `{command}`" for command in commands),
         "",
     ]
     return "\n".join([*head, *rows(saved["benchmarks"]), ""])
@@ -75,11 +75,14 @@ def document(saved: dict[str, Any], title: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("saved", type=Path, help="what pytest --benchmark-json wrote")
+    parser.add_argument("saved", type=Path, nargs="+", help="what pytest --benchmark-json wrote, on one machine")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--title", default="Traversal")
     arguments = parser.parse_args()
-    text = document(json.loads(arguments.saved.read_text(encoding="utf-8")), arguments.title)
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.saved]
+    saved = {**runs[0], "benchmarks": [benchmark for run in runs for benchmark in run["benchmarks"]]}
+    commands = [run["machine_info"][OURS]["command"] for run in runs]
+    text = document(saved, commands, arguments.title)
     partial = arguments.out.with_name(arguments.out.name + ".part")
     partial.write_text(text, encoding="utf-8")
     partial.replace(arguments.out)
