@@ -6,13 +6,17 @@ from tercet.graph.entity_sets import EntitySets
 from tercet.graph.knowledge_graph import KnowledgeGraph
 from tercet.ops._scratch import release_scratch
 from tercet.ops.entity_sets import count, difference, intersect, top, union
+from tercet.ops.ranking import FilterIndex, Ranks, transe_rank, transe_top
+from tercet.ops.translation import transe_score, transe_scores
 from tercet.ops.traversal import follow
 
 __version__ = version("tercet")
 
 __all__ = [
     "EntitySets",
+    "FilterIndex",
     "KnowledgeGraph",
+    "Ranks",
     "__version__",
     "count",
     "difference",
@@ -20,5 +24,9 @@ __all__ = [
     "intersect",
     "release_scratch",
     "top",
+    "transe_rank",
+    "transe_score",
+    "transe_scores",
+    "transe_top",
     "union",
 ]

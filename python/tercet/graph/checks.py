@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tercet.graph import _build
-from tercet.ops import _checks
+from tercet.ops import _checks, graph_build
 
 if TYPE_CHECKING:
     from tercet.graph.knowledge_graph import KnowledgeGraph
@@ -21,8 +20,8 @@ def size(op: str, name: str, value: Any) -> int:
     """A number of entities or relations."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"tercet.{op}: {name} must be an integer, got {type(value).__name__}")
-    if not 0 <= value <= _build.LIMIT:
-        raise ValueError(f"tercet.{op}: {name} must be in 0..{_build.LIMIT}, got {value}")
+    if not 0 <= value <= graph_build.LIMIT:
+        raise ValueError(f"tercet.{op}: {name} must be in 0..{graph_build.LIMIT}, got {value}")
     return int(value)
 
 
@@ -40,7 +39,7 @@ def check_graph(graph: KnowledgeGraph) -> None:
     if graph.edge_ids is not None:
         _column(op, "edge_ids", graph.edge_ids, torch.int64, graph.objects)
         _checks.shape(op, "edge_ids", graph.edge_ids, (num_edges,), "[num_edges]")
-    fault = _build.fault(graph._csr(), graph.num_relations, with_inverses=graph.has_inverses)
+    fault = graph_build.fault(graph._csr(), graph.num_relations, with_inverses=graph.has_inverses)
     if fault:
         raise ValueError(f"tercet.{op}: {fault}")
     for kind in ("entity_names", "relation_names"):

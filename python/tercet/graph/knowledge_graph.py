@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from tercet.graph import _build, checks, convert, storage, update
-from tercet.graph._build import Csr, Incoming
+from tercet.graph import checks, convert, storage, update
 from tercet.graph.names import Names, ids_of, name_of, names_for
 from tercet.graph.readers import Progress, TripleReader, paths_of
+from tercet.ops import graph_build
+from tercet.ops.graph_build import Csr, Incoming
 
 _TENSORS = ("row_offsets", "relations", "objects", "edge_ids")
 _PLAIN = ("num_entities", "num_relations", "has_inverses", "entity_names", "relation_names")
@@ -142,7 +143,7 @@ class KnowledgeGraph:
         op = "KnowledgeGraph.from_triples"
         num_entities = checks.size(op, "num_entities", num_entities)
         num_relations = checks.size(op, "num_relations", num_relations)
-        csr = _build.build(
+        csr = graph_build.build(
             op,
             heads,
             relations,
@@ -243,12 +244,12 @@ class KnowledgeGraph:
         """
         if self.has_inverses:
             raise ValueError("tercet.with_inverses: the graph must have no inverses yet, and it has")
-        if 2 * self.num_relations > _build.LIMIT:
+        if 2 * self.num_relations > graph_build.LIMIT:
             raise ValueError(f"tercet.with_inverses: num_relations must be below 2^30, got {self.num_relations}")
         names = self.relation_names
         if names is not None:
             names = Names.from_strings([*names, *(f"{name}⁻¹" for name in names)])
-        csr = _build.inverses(self._csr(), self.num_relations)
+        csr = graph_build.inverses(self._csr(), self.num_relations)
         return self._with_csr(csr, num_relations=2 * self.num_relations, relation_names=names, has_inverses=True)
 
     def updated(self, add: Any = None, remove: Any = None) -> KnowledgeGraph:
@@ -319,7 +320,7 @@ class KnowledgeGraph:
         if edges not in self._cache:
             if not edges and True in self._cache:
                 return self._cache[True]._replace(edges=None)  # type: ignore[no-any-return]
-            built = _build.incoming(self._csr(), self.num_relations, edges=edges)
+            built = graph_build.incoming(self._csr(), self.num_relations, edges=edges)
             self._cache[edges] = Incoming(*(None if t is None else t.to(self.device) for t in built))  # type: ignore[arg-type]
             if edges:
                 self._cache.pop(False, None)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from tercet.graph import _build
-from tercet.graph._build import Csr
+from tercet.ops import graph_build
+from tercet.ops.graph_build import Csr
 
 if TYPE_CHECKING:
     from tercet.graph.knowledge_graph import KnowledgeGraph
@@ -23,11 +23,11 @@ def updated(graph: KnowledgeGraph, csr: Csr, add: Any, remove: Any) -> Csr:
         heads, kinds, tails = _columns(graph, name, value)
         keep = name == "add" and csr.edge_ids is not None
         op = f"updated({name})"
-        part = _build.build(op, heads, kinds, tails, graph.num_entities, relations, keep_edge_ids=keep)
+        part = graph_build.build(op, heads, kinds, tails, graph.num_entities, relations, keep_edge_ids=keep)
         if part.edge_ids is not None and csr.edge_ids is not None and len(csr.edge_ids):
             part = part._replace(edge_ids=part.edge_ids + (int(csr.edge_ids.max()) + 1))
-        parts[name] = _build.inverses(part, relations) if graph.has_inverses else part
-    return _build.merge(csr, parts["add"], parts["remove"], graph.num_relations)
+        parts[name] = graph_build.inverses(part, relations) if graph.has_inverses else part
+    return graph_build.merge(csr, parts["add"], parts["remove"], graph.num_relations)
 
 
 def one_entity(graph: KnowledgeGraph, name: str) -> int:

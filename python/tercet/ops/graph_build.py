@@ -78,7 +78,7 @@ def build(
     num_threads: int | None = None,
 ) -> Csr:
     """Edges sorted by (subject, relation, object), each once; ids are checked. See csrc/graph_build.h."""
-    threads = _checks.threads(op, num_threads)
+    threads = _native.threads(_checks.threads(op, num_threads))
     columns = [
         column(op, name, values) for name, values in (("heads", heads), ("relations", relations), ("tails", tails))
     ]
@@ -108,7 +108,7 @@ def build(
 
 def inverses(graph: Csr, num_relations: int, *, num_threads: int | None = None) -> Csr:
     """The graph with the edge (o, r + num_relations, s) beside each edge (s, r, o)."""
-    threads = _checks.threads("with_inverses", num_threads)
+    threads = _native.threads(_checks.threads("with_inverses", num_threads))
     num_edges, num_entities = len(graph.objects), len(graph.row_offsets) - 1
     offsets = torch.empty(num_entities + 1, dtype=torch.int64)
     args = graph_args(graph, num_relations)
@@ -123,7 +123,7 @@ def inverses(graph: Csr, num_relations: int, *, num_threads: int | None = None) 
 
 def incoming(graph: Csr, num_relations: int, *, edges: bool, num_threads: int | None = None) -> Incoming:
     """The edges by object."""
-    threads = _checks.threads("incoming", num_threads)
+    threads = _native.threads(_checks.threads("incoming", num_threads))
     num_edges = len(graph.objects)
     offsets = torch.empty_like(graph.row_offsets)
     subjects, relations = torch.empty_like(graph.objects), torch.empty_like(graph.relations)
@@ -139,7 +139,7 @@ def incoming(graph: Csr, num_relations: int, *, edges: bool, num_threads: int | 
 
 def merge(graph: Csr, added: Csr, removed: Csr, num_relations: int, *, num_threads: int | None = None) -> Csr:
     """(graph - removed) + added; an edge that stays keeps its edge id."""
-    threads = _checks.threads("updated", num_threads)
+    threads = _native.threads(_checks.threads("updated", num_threads))
     offsets = torch.empty_like(graph.row_offsets)
     args = [graph_args(csr, num_relations) for csr in (graph, added, removed)]
     _native.cpu.graph_merge_offsets(*args, _native.pointer(offsets), threads)
@@ -159,7 +159,7 @@ def merge(graph: Csr, added: Csr, removed: Csr, num_relations: int, *, num_threa
 
 def fault(graph: Csr, num_relations: int, *, with_inverses: bool, num_threads: int | None = None) -> str | None:
     """What is wrong with a CSR of the right dtypes, in words; None when nothing is."""
-    threads = _checks.threads("validate", num_threads)
+    threads = _native.threads(_checks.threads("validate", num_threads))
     num_edges, num_entities = len(graph.objects), len(graph.row_offsets) - 1
     code, at = _native.cpu.graph_check(graph_args(graph, num_relations), num_edges, with_inverses, threads)
     if code == 0:
