@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from tercet.ops.reference.ranking import query
 from tercet.ops.reference.translation import compare, direction
@@ -179,8 +180,8 @@ def _loss(
             logits = (loss.temperature * scores).masked_fill(~side, -torch.inf)
             logits[~side.any(1)] = 0  # a side without negatives: its share is 0
             weight = torch.where(side, logits.softmax(1), 0)
-            wrong = (weight * torch.nn.functional.softplus(loss.margin + scores)).sum(1)
-            losses += share / 2 * (torch.nn.functional.softplus(-loss.margin - positive) + wrong)
+            wrong = (weight * -logsigmoid(-loss.margin - scores)).sum(1)
+            losses += share / 2 * (-logsigmoid(loss.margin + positive) + wrong)
             to_positive -= share / 2 * torch.sigmoid(-loss.margin - positive)
             to_scores += share[:, None] / 2 * weight * torch.sigmoid(loss.margin + scores)
     return losses, to_positive, to_scores
