@@ -33,7 +33,6 @@ T sigmoid(T x) {
 template <class T>
 double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive) {
   const int64_t present = sides[0].present() + sides[1].present();
-  if (!present) return 0;
   double loss = 0;
   int64_t violations = 0;
   for (int s = 0; s < 2; ++s) {
@@ -45,6 +44,7 @@ double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive
       score = violation > 0 ? scale / present : 0;
     }
   }
+  if (!present) return 0;
   *to_positive = -scale * violations / present;
   return loss / present;
 }
@@ -63,9 +63,12 @@ double softmax_loss(T positive, const Side<T>& side, T scale, T* to_positive) {
 
 template <class T>
 double self_adversarial_loss(T margin, T temperature, T positive, const Side<T>& side, T scale, T* to_positive) {
-  T largest = -std::numeric_limits<T>::infinity(), total = 0;
-  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, temperature * side.scores[k]);
-  const auto weight = [&](T score) { return std::exp(temperature * score - largest); };
+  constexpr T kAbsent = -std::numeric_limits<T>::infinity();
+  T largest = kAbsent, total = 0;
+  // At temperature 0 all present ones weigh the same.
+  const auto logit = [&](T score) { return score == kAbsent ? kAbsent : temperature * score; };
+  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, logit(side.scores[k]));
+  const auto weight = [&](T score) { return std::exp(logit(score) - largest); };
   for (int64_t k = 0; k < side.count; ++k) total += weight(side.scores[k]);
   double loss = -log_sigmoid(margin + positive);
   for (int64_t k = 0; k < side.count; ++k) {
