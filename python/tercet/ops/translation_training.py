@@ -206,6 +206,7 @@ def batch_gradients(
         loss: what is minimised.
         known: with shared negatives: those that make one of these triples count as absent. Those that equal the true
             entity always do.
+        out: gradients of a batch of these sizes, to be overwritten: fresh memory costs more than a small batch.
         num_threads: CPU threads, default torch's; the result does not depend on it.
     """
     _, size, _ = batches.triples.shape
