@@ -34,14 +34,14 @@ struct Batches {
 // How negatives are drawn: bits(position, slot, attempt) = mix(mix(key + position) + slot 64 + attempt), where position
 // is the place of the chunk in the epoch. The high half of the bits of slot k picks an entity: high num_entities / 2^32;
 // with chunk_size 1 it picks among the others than the true one. The low half of the bits of slot K decides whether the
-// odd negative replaces a tail; with tail_probability the low half of the bits of slot k (attempt 0) decides whether it
-// is one of the num_tails.
+// odd negative replaces a tail: it does if low < 2^31. With tail_probability slot k is one of the num_tails if the low
+// half of its bits (attempt 0) is below tail_probability 2^32; only how many there are matters.
 struct Sampling {
   uint64_t key;                    // mix(mix(seed) + epoch)
   int64_t first_position;          // of the first chunk of the first batch
   int64_t num_entities;
   const double* tail_probability;  // [num_relations], or null: half of the negatives replace the tail
-  const Known* known;              // with chunk_size 1 a known triple is drawn again, up to kAttempts times; or null
+  const Known* known;              // with chunk_size 1 a known triple is drawn again, kAttempts draws in all; or null
 };
 constexpr int kAttempts = 32;
 
