@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from tercet.graph.vocabulary import Vocabulary
 from tercet.ops import _checks
 from tercet.ops.ranking import FilterIndex, Ranks, check_triples, transe_rank, transe_top
 from tercet.ops.translation import NORMS, transe_score, transe_scores
-
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -292,9 +290,7 @@ class TransE(torch.nn.Module):
         inverse[:, 1] += self.num_relations
         return torch.cat([triples, inverse])
 
-    def rank(
-        self, triples: Tensor, *, known: FilterIndex | Tensor | None, num_threads: int | None = None
-    ) -> Ranks:
+    def rank(self, triples: Tensor, *, known: FilterIndex | Tensor | None, num_threads: int | None = None) -> Ranks:
         """Filtered ranks of the true head and tail of each triple, [num_triples, 2]; memory does not grow with their
         product with the entities, and the result does not depend on threads.
 
@@ -309,14 +305,12 @@ class TransE(torch.nn.Module):
         if isinstance(known, Tensor):
             known = self.filter_index(known, num_threads=num_threads)
         asked = self.with_inverses(triples) if self.inverses else triples
-        ranks = transe_rank(
-            self.entities, self.relations, asked, known=known, norm=self.norm, num_threads=num_threads
-        )
+        ranks = transe_rank(self.entities, self.relations, asked, known=known, norm=self.norm, num_threads=num_threads)
         if not self.inverses:
             return ranks
-        # Heads are the tails of inverse relations.
-        tails = (field[:, 1].view(2, -1).flip(0).T for field in (ranks.optimistic, ranks.pessimistic, ranks.num_candidates))
-        return Ranks(*(field.contiguous() for field in tails))
+        # Heads are the tails of inverse relations, which stand behind the tails.
+        fields = (ranks.optimistic, ranks.pessimistic, ranks.num_candidates)
+        return Ranks(*(field[:, 1].view(2, -1).flip(0).T.contiguous() for field in fields))
 
 
 def evaluate(
@@ -335,4 +329,4 @@ def evaluate(
         ValueError: there are no triples, an id is out of range, or the tables hold NaN or infinity.
     """
     ranks = model.rank(triples, known=known, num_threads=num_threads)
-    return Evaluation(link_prediction_metrics(ranks), metrics_by_relation(ranks, cast(Tensor, triples[:, 1])))
+    return Evaluation(link_prediction_metrics(ranks), metrics_by_relation(ranks, triples[:, 1]))
