@@ -92,3 +92,12 @@ def check_vocabulary(folder: str | PathLike[str], vocabulary: Vocabulary | None,
             f" {len(vocabulary.relations)} relations, fingerprint {vocabulary.fingerprint}; the data names"
             f" {splits.num_entities} and {splits.num_relations}, fingerprint {splits.vocabulary.fingerprint}"
         )
+
+
+def check_data(folder: str | PathLike[str], config: Mapping[str, Any], splits: Splits) -> None:
+    """Raises ValueError where the training triples of data are others than a model's."""
+    if "data" in config and config["data"] != splits.fingerprint:
+        raise ValueError(
+            f"{folder}: the model was trained on other triples: the fingerprint of its data is {config['data']}, got"
+            f" {splits.fingerprint}"
+        )
