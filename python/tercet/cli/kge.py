@@ -30,7 +30,6 @@ from tercet.embedding import (
 )
 from tercet.embedding.plotting import check_plotting, plot_learning_curve
 from tercet.embedding.storage import check_data, check_vocabulary, load_config
-from tercet.evaluation.ranking import LinkPredictionMetrics, RankingMetrics
 from tercet.graph.splits import SPLITS, Splits, Unseen, read_splits
 from tercet.ops.ranking import FilterIndex
 
@@ -104,9 +103,7 @@ def _setting(name: str, text: str, *flags: str) -> Any:
 def train_command(
     data: Annotated[
         Path,
-        typer.Option(
-            help="A directory with train.txt, valid.txt, test.txt, or a graph file (split 90/5/5 by seed)."
-        ),
+        typer.Option(help="A directory with train.txt, valid.txt, test.txt, or a graph file (split 90/5/5 by seed)."),
     ],
     out: Annotated[Path, typer.Option(help="The model directory to make.")],
     preset_name: Annotated[
@@ -221,6 +218,7 @@ def eval_command(
     splits = read_splits(data, seed=config.get("training", {}).get("seed", 0))
     check_vocabulary(model, trained.vocabulary, splits)
     check_data(model, config, splits)
+    describe_unseen(Console(stderr=True), split, splits.unseen(split))
     result = evaluate(trained, getattr(splits, split), known=splits.known)
     names = splits.vocabulary.relations
     if as_json:
@@ -236,33 +234,27 @@ def eval_command(
     describe_evaluation(console, result)
     if by_relation:
         describe_relations(console, result, [names.name(relation) for relation in result.by_relation])
-    describe_unseen(console, split, splits.unseen(split))
-
-
-def _figures(metrics: RankingMetrics) -> list[str]:
-    shares = metrics.mrr, metrics.hits_at_1, metrics.hits_at_3, metrics.hits_at_10
-    figures = [f"{share:.4f}" for share in shares]
-    return [*figures, f"{metrics.mean_rank:,.1f}", f"{metrics.adjusted_mean_rank_index:.4f}"]
-
-
-_HEADINGS = ("MRR", "Hits@1", "Hits@3", "Hits@10", "mean rank", "AMRI")
 
 
 def describe_evaluation(console: Console, result: Evaluation) -> None:
     """A table with a line for heads, tails and both."""
-    metrics: LinkPredictionMetrics = result.metrics
-    table = Table("ranked", "ranks", *_HEADINGS)
+    table = Table("ranked", "ranks", "MRR", "Hits@1", "Hits@3", "Hits@10", "mean rank", "AMRI")
+    metrics = result.metrics
     for label, side in (("heads", metrics.head), ("tails", metrics.tail), ("both", metrics.both)):
-        table.add_row(label, f"{side.count:,}", *_figures(side))
+        shares = side.mrr, side.hits_at_1, side.hits_at_3, side.hits_at_10
+        mean_rank = f"{side.mean_rank:,.1f}", f"{side.adjusted_mean_rank_index:.4f}"
+        table.add_row(label, f"{side.count:,}", *(f"{share:.4f}" for share in shares), *mean_rank)
     console.print(table)
 
 
 def describe_relations(console: Console, result: Evaluation, names: list[str]) -> None:
     """A table with a line for each relation, heads and tails together; the most frequent first."""
-    table = Table("relation", "triples", *_HEADINGS)
+    table = Table("relation", "triples", "MRR", "Hits@1", "Hits@10")
     rows = sorted(zip(names, result.by_relation.values(), strict=True), key=lambda row: -row[1].head.count)
     for name, metrics in rows:
-        table.add_row(Text(name, overflow="fold"), f"{metrics.head.count:,}", *_figures(metrics.both))
+        shares = metrics.both.mrr, metrics.both.hits_at_1, metrics.both.hits_at_10
+        figures = [f"{metrics.head.count:,}", *(f"{share:.4f}" for share in shares)]
+        table.add_row(Text(name, overflow="fold"), *figures)
     console.print(table)
 
 
