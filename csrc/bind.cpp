@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "bind_graph.h"
+#include "bind_translation.h"
 #include "entity_sets.h"
 #include "traversal.h"
 
@@ -191,4 +192,5 @@ PYBIND11_MODULE(TERCET_MODULE, m, py::mod_gil_not_used()) {
   bind_traversal(m);
   bind_entity_sets(m);
   bind_graph(m);
+  bind_translation(m);
 }

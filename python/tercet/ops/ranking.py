@@ -373,12 +373,12 @@ def _rank_counts_cpu(
               for t in (entities, relations, anchors, kinds, target_offsets, targets,
                         known_ranges, known_entities, rival_ranges, rival_entities)]  # fmt: skip
     code, num_entities, dim = _native.DTYPE_CODES[entities.dtype], *entities.shape
-    counts = torch.zeros(3, len(targets), dtype=torch.int64)
+    better, equal, rivals = (torch.zeros(len(targets), dtype=torch.int64) for _ in range(3))
+    counts = better.data_ptr(), equal.data_ptr(), rivals.data_ptr()
+    exact = torch.empty(len(targets), dtype=torch.float64)
     scratch = torch.empty(cpu.rank_scratch_bytes(code, num_entities, dim, threads), dtype=torch.uint8)
-    memory = torch.empty(3, len(targets), dtype=torch.float64)
     cpu.rank_counts(code, NORMS.index(norm), tuple(map(_native.pointer, tables)), num_entities, dim, len(anchors),
-                    tails, counts.data_ptr(), memory.data_ptr(), scratch.data_ptr(), threads)  # fmt: skip
-    better, equal, rivals = counts
+                    tails, counts, exact.data_ptr(), scratch.data_ptr(), threads)  # fmt: skip
     return better, equal, rivals
 
 

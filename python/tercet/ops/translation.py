@@ -158,9 +158,10 @@ def _score_backward_fake(
 def _scores_cpu(queries: Tensor, entities: Tensor, norm: str, num_threads: int) -> Tensor:
     rows = _rows(queries, entities)
     scores = queries.new_empty(len(queries), len(entities))
-    _native.cpu.transe_scores(_native.DTYPE_CODES[queries.dtype], NORMS.index(norm), *map(_native.pointer, rows),
-                              len(queries), len(entities), queries.shape[1], scores.data_ptr(),
-                              _native.threads(num_threads))  # fmt: skip
+    code, dim, threads = _native.DTYPE_CODES[queries.dtype], queries.shape[1], _native.threads(num_threads)
+    scratch = queries.new_empty(threads, _native.cpu.transe_scores_scratch(code, dim))
+    _native.cpu.transe_scores(code, NORMS.index(norm), *map(_native.pointer, rows), *scores.shape, dim,
+                              scores.data_ptr(), scratch.data_ptr(), threads)  # fmt: skip
     return scores
 
 
@@ -191,15 +192,23 @@ def _scores_backward_cpu(
     grad: Tensor, queries: Tensor, entities: Tensor, scores: Tensor | None, norm: str, to_queries: bool,
     to_entities: bool, num_threads: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    rows = _rows(grad, queries, entities)
-    held = None if scores is None else scores.contiguous()
-    results = [torch.empty_like(row) if wanted else row.new_empty(0)
-               for row, wanted in ((rows[1], to_queries), (rows[2], to_entities))]  # fmt: skip
-    _native.cpu.transe_scores_backward(
-        _native.DTYPE_CODES[queries.dtype], NORMS.index(norm), *map(_native.pointer, (*rows, held)), len(queries),
-        len(entities), queries.shape[1], *(result.data_ptr() if len(result) else 0 for result in results),
-        _native.threads(num_threads),
-    )  # fmt: skip
+    if scores is not None:  # of l2: the gradient to a distance goes along the difference divided by it
+        grad = torch.where(scores != 0, grad / -scores, 0)
+    weights, queries, entities = _rows(grad, queries, entities)
+    num_entities = weights.shape[1]
+    sides = (
+        (to_queries, queries, entities, (weights.data_ptr(), num_entities, 1)),
+        (to_entities, entities, queries, (weights.data_ptr(), 1, num_entities)),
+    )
+    results = []
+    for wanted, rows, partners, strides in sides:
+        out = rows.new_empty(rows.shape if wanted else 0)
+        results.append(out)
+        if wanted:
+            _native.cpu.transe_scores_backward(
+                _native.DTYPE_CODES[rows.dtype], NORMS.index(norm), rows.data_ptr(), partners.data_ptr(), len(rows),
+                len(partners), rows.shape[1], strides, out.data_ptr(), _native.threads(num_threads),
+            )  # fmt: skip
     return results[0], results[1]
 
 
