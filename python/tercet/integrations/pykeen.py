@@ -24,6 +24,7 @@ try:
     from pykeen.evaluation import RankBasedEvaluator, RankBasedMetricResults, evaluator_resolver
     from pykeen.evaluation.evaluator import prepare_filter_triples
     from pykeen.models import ERModel, TransE, model_resolver
+    from pykeen.nn import Embedding
     from pykeen.nn.modules import TransEInteraction, interaction_resolver
     from pykeen.triples import KGInfo
     from pykeen.triples.triples_factory import restrict_triples
@@ -189,7 +190,19 @@ def _why_not_transe(model: Any) -> str | None:
     dtypes = {parameter.dtype for parameter in model.parameters()}
     if not dtypes <= set(_checks.VALUE_DTYPES):
         return " and ".join(sorted(map(str, dtypes)))
-    return None
+    model.eval()
+    parts = *model.entity_representations, *model.relation_representations
+    return "a normalizer that looks beyond rows" if any(map(_looks_beyond_rows, parts)) else None
+
+
+def _looks_beyond_rows(representation: Any) -> bool:
+    """Whether a row depends on how many are asked for at once: functional.normalize along dimension 1 does."""
+    if type(representation) is Embedding and representation.normalizer is None:
+        return False
+    with torch.no_grad():
+        table = representation(indices=None)
+        rows = representation(indices=torch.arange(len(table), device=table.device)[:, None])
+    return not torch.allclose(rows[:, 0], table, rtol=1e-4, atol=1e-6)
 
 
 def _tables(model: ERModel) -> Tables:
