@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tercet import EntitySets, KnowledgeGraph
+from tercet.ops import _native
 
 # Largest deviation from the float64 reference by dtype, relative to the sum of the sizes of the terms: a hub's sum has
 # about 10,000 terms, each of which may round by half a unit in the last place of the sum so far.
@@ -17,6 +20,28 @@ TOLERANCE = {torch.float32: 3e-5, torch.float64: 6e-14}
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([torch.float32, torch.float64])
+
+
+@contextmanager
+def instruction_set(isa: str) -> Iterator[None]:
+    """Kernels of this level."""
+    chosen = _native.cpu
+    _native.cpu = _native.load_cpu(isa)
+    try:
+        yield
+    finally:
+        _native.cpu = chosen
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch's number of threads, which ops without an argument for it use."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass
@@ -137,3 +162,13 @@ def deviation(got: Tensor, want: Tensor) -> float:
     if not want.numel():
         return 0.0
     return float((got.double() - want.double()).abs().max() / want.double().abs().max().clamp(min=1e-30))
+
+
+def grid(rng: np.random.Generator, *shape: int, dtype: torch.dtype, values: int = 4) -> Tensor:
+    """Whole numbers from -values to values: sums, differences, squares and products are exact, and ties abound."""
+    return torch.from_numpy(rng.integers(-values, values + 1, shape)).to(dtype)
+
+
+def normal(rng: np.random.Generator, *shape: int, dtype: torch.dtype) -> Tensor:
+    """Normally distributed values, float32 ones also as float64 the same."""
+    return torch.from_numpy(rng.standard_normal(shape)).to(dtype)

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tercet
-from strategies import TOLERANCE, Hop, deviation, hops, large_hops, random_graph, random_hop, seeds
+from strategies import (
+    TOLERANCE,
+    Hop,
+    deviation,
+    hops,
+    instruction_set,
+    large_hops,
+    random_graph,
+    random_hop,
+    seeds,
+)
 from tercet import EntitySets, KnowledgeGraph
 from tercet.ops import _native, traversal
 from tercet.ops.reference import traversal as reference
@@ -90,16 +100,12 @@ def test_same_bits_at_every_isa(hop: Hop) -> None:
     want = [
         tercet.follow(hop.graph, hop.sets, hop.relation_weights, layout=layout, **hop.options()) for layout in LAYOUTS
     ]
-    chosen = _native.cpu
-    try:
-        for isa in _native.available_isas():
-            _native.cpu = _native.load_cpu(isa)
+    for isa in _native.available_isas():
+        with instruction_set(isa):
             for layout, result in zip(LAYOUTS, want, strict=True):
                 assert_same(
                     tercet.follow(hop.graph, hop.sets, hop.relation_weights, layout=layout, **hop.options()), result
                 )
-    finally:
-        _native.cpu = chosen
 
 
 @given(hops(dtype=torch.float64), st.floats(0.1, 3), seeds)

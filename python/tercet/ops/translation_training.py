@@ -34,14 +34,15 @@ SAMPLINGS = ("uniform", "bernoulli", "shared")
 class Loss:
     """What is minimised: the mean over positives of the loss of one positive with score s and negatives s_k.
 
-    margin: the mean over its K negatives of max(0, margin - s + s_k).
+    margin: the mean over its negatives of max(0, margin - s + s_k), whose gradient at margin - s + s_k = 0 is 0.
     softmax: the mean over its two sides (negatives that replace the tail, and the head) of
         -log(exp(s) / (exp(s) + sum_k exp(s_k))).
     self_adversarial: the mean over its two sides of
         (-log sigmoid(margin + s) - sum_k p_k log sigmoid(-margin - s_k)) / 2, where p = softmax(temperature s_k) is no
         function of the tables.
 
-    A side without negatives is left out of the mean.
+    Negatives that are absent (see `batch_gradients`) appear in no mean, sum or softmax. A side whose negatives are all
+    absent, or that has none, is left out of the mean; the loss of a positive without any negative is 0.
     """
 
     name: str = "margin"
@@ -51,7 +52,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How a touched row x with gradient g moves; rows that no gradient touches stay.
+    """How a touched row x with gradient g moves; the others stay. A row with an entry in the batch is touched.
 
     sgd: x -= learning_rate g.
     adagrad: one step size a row: a += mean(g^2); x -= learning_rate g / (sqrt(a) + epsilon).
@@ -95,14 +96,15 @@ class Batches(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """How the loss of one batch changes.
+    """How the loss of one batch, the mean over its positives, changes.
 
     Attributes:
-        loss: float64 [P], of each positive; the batch's loss is its mean.
+        loss: float64 [P], of each positive.
         queries: [P, 2, dim]: what negatives were compared to: h + r for tails, t - r (dot: t) for heads.
         positives: [P, 3, dim]: gradients to the positive's head, relation and tail.
         negatives: chunk_size 1: [P, K], by which the gradient to a negative e of query q is multiplied: it is
-            w sign(q - e) (l1), w (q - e) (l2) or w q (dot). Else [C, K, dim], gradients to the negatives.
+            w sign(q - e) (l1), w (q - e) (l2; w = 0 where q = e) or w q (dot). Else [C, K, dim], gradients to the
+            negatives.
     """
 
     loss: Tensor
@@ -160,7 +162,7 @@ def sample_batches(
         chunk_size: how many positives share negatives; 1: each has its own, which never are the entity they replace.
         tail_probability: float64 [num_relations], for Bernoulli sampling, with chunk_size 1 only: how often a negative
             replaces the tail.
-        known: with chunk_size 1: negatives that make one of these triples are drawn again, up to 32 times.
+        known: with chunk_size 1: negatives that make one of these triples are drawn again, up to 32 draws in all.
         seed, epoch: of the draws.
         first: the position in the epoch of the first chunk.
         num_threads: CPU threads, default torch's; the result does not depend on it.
@@ -170,8 +172,8 @@ def sample_batches(
     negatives = triples.new_empty(num_batches, num_chunks, num_negatives)
     num_tails = triples.new_empty(num_batches, num_chunks)
     num_entries = 2 * size + num_chunks * num_negatives
-    entries = [triples.new_empty(num_batches, n, dtype=torch.int64) for n in (num_entries, size)]
-    batches = Batches(triples.contiguous(), negatives, num_tails, *entries, chunk_size)
+    of_entities, of_relations = (triples.new_empty(num_batches, n, dtype=torch.int64) for n in (num_entries, size))
+    batches = Batches(triples.contiguous(), negatives, num_tails, of_entities, of_relations, chunk_size)
     key = epoch_key(seed, epoch)
     if triples.device.type != "cpu":
         reference.sample_batches(batches, num_entities, tail_probability, known, key, first)
@@ -209,7 +211,7 @@ def batch_gradients(
     _, num_chunks, num_negatives = batches.negatives.shape
     dim = entities.shape[1]
     if entities.device.type != "cpu":
-        return reference.batch_gradients(entities, relations, batches, index, norm, loss, known)
+        return Gradients(*reference.batch_gradients(entities, relations, batches, index, norm, loss, known))
     per_negative = (size, num_negatives) if batches.chunk_size == 1 else (num_chunks, num_negatives, dim)
     out = Gradients(
         torch.empty(size, dtype=torch.float64),
