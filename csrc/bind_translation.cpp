@@ -10,6 +10,7 @@
 
 #include "ranking.h"
 #include "translation.h"
+#include "translation_training.h"
 
 namespace py = pybind11;
 
@@ -29,11 +30,54 @@ T* at(Pointer pointer) {
   return reinterpret_cast<T*>(pointer);
 }
 
+using KnownArgs = std::tuple<GraphArgs, GraphArgs>;  // by head, by tail; null pointers for none
+// triples, negatives, num_tails, entity_entries, relation_entries, num_batches, size, chunk_size, num_negatives
+using BatchesArgs = std::tuple<Pointer, Pointer, Pointer, Pointer, Pointer, int64_t, int64_t, int64_t, int64_t>;
+using TablesArgs = std::tuple<Pointer, Pointer, int64_t>;                   // entities, relations, dim
+using GradientsArgs = std::tuple<Pointer, Pointer, Pointer, Pointer>;       // loss, queries, positives, negatives
+using RuleArgs = std::tuple<int, double, double, double, double, int64_t>;  // rule, rate, betas, epsilon, step
+using MomentsArgs = std::tuple<Pointer, Pointer>;
+
 Norm norm_of(int norm) { return static_cast<Norm>(norm); }
 
 Graph graph_of(const GraphArgs& args) {
   auto [row_offsets, relations, objects, num_entities, num_relations] = args;
   return {at<int64_t>(row_offsets), at<int32_t>(relations), at<int32_t>(objects), num_entities, num_relations};
+}
+
+Known known_of(const KnownArgs& args) { return {graph_of(std::get<0>(args)), graph_of(std::get<1>(args))}; }
+
+Batches batches_of(const BatchesArgs& args) {
+  auto [triples, negatives, num_tails, entity_entries, relation_entries, num_batches, size, chunk_size, num_negatives] =
+      args;
+  return {at<int32_t>(triples),
+          at<int32_t>(negatives),
+          at<int32_t>(num_tails),
+          at<int64_t>(entity_entries),
+          at<int64_t>(relation_entries),
+          num_batches,
+          size,
+          chunk_size,
+          num_negatives};
+}
+
+template <class T>
+BatchGradients<T> gradients_of(const GradientsArgs& args) {
+  auto [loss, queries, positives, negatives] = args;
+  return {at<double>(loss), at<T>(queries), at<T>(positives), at<T>(negatives)};
+}
+
+template <class T>
+Tables<T> tables_of(const TablesArgs& args) {
+  auto [entities, relations, dim] = args;
+  return {at<T>(entities), at<T>(relations), dim};
+}
+
+template <class T>
+Update<T> update_of(const RuleArgs& args, const MomentsArgs& moments, bool unit_ball) {
+  auto [rule, learning_rate, beta1, beta2, epsilon, step] = args;
+  auto [first, second] = moments;
+  return {static_cast<Rule>(rule), learning_rate, beta1, beta2, epsilon, step, at<T>(first), at<T>(second), unit_ball};
 }
 
 void bind_scores(py::module_& m) {
@@ -141,9 +185,57 @@ void bind_ranking(py::module_& m) {
       Release());
 }
 
+void bind_training(py::module_& m) {
+  m.def(
+      "sample_batches",
+      [](const BatchesArgs& batches, const std::tuple<uint64_t, int64_t, int64_t>& draws, Pointer tail_probability,
+         const KnownArgs& known_args, Pointer scratch, int num_threads) {
+        auto [key, first_position, num_entities] = draws;
+        const Known known = known_of(known_args);
+        const Sampling sampling{key, first_position, num_entities, at<double>(tail_probability),
+                                known.by_head.row_offsets ? &known : nullptr};
+        sample_batches(batches_of(batches), sampling, at<void>(scratch), num_threads);
+      },
+      Release());
+  m.def("batch_gradients_bytes", [](int dtype, const BatchesArgs& batches, int64_t dim) {
+    return dtype == 0 ? batch_gradients_bytes<float>(batches_of(batches), dim)
+                      : batch_gradients_bytes<double>(batches_of(batches), dim);
+  });
+  m.def(
+      "batch_gradients",
+      [](int dtype, int norm, const TablesArgs& tables, const BatchesArgs& batches, int64_t batch,
+         const std::tuple<int, double, double>& loss, const KnownArgs& known_args, const GradientsArgs& out,
+         Pointer scratch, int num_threads) {
+        auto [kind, margin, temperature] = loss;
+        const Known known = known_of(known_args);
+        with_dtype(dtype, [&, kind = kind, margin = margin, temperature = temperature](auto zero) {
+          using T = decltype(zero);
+          batch_gradients<T>(norm_of(norm), tables_of<T>(tables), batches_of(batches), batch,
+                             {static_cast<Loss>(kind), margin, temperature},
+                             known.by_head.row_offsets ? &known : nullptr, gradients_of<T>(out), at<void>(scratch),
+                             num_threads);
+        });
+      },
+      Release());
+  m.def(
+      "apply_gradients",
+      [](int dtype, int norm, const TablesArgs& tables, const BatchesArgs& batches, int64_t batch,
+         const GradientsArgs& gradients, const RuleArgs& rule, const MomentsArgs& of_entities,
+         const MomentsArgs& of_relations, bool unit_ball, Pointer scratch, int num_threads) {
+        with_dtype(dtype, [&](auto zero) {
+          using T = decltype(zero);
+          apply_gradients<T>(norm_of(norm), tables_of<T>(tables), batches_of(batches), batch,
+                             gradients_of<T>(gradients), update_of<T>(rule, of_entities, unit_ball),
+                             update_of<T>(rule, of_relations, false), at<T>(scratch), num_threads);
+        });
+      },
+      Release());
+}
+
 }  // namespace
 
 void bind_translation(py::module_& m) {
   bind_scores(m);
   bind_ranking(m);
+  bind_training(m);
 }

@@ -59,6 +59,29 @@ inline void store(T* values, Lanes<T> lanes) {
   std::memcpy(values, &lanes, sizeof(lanes));
 }
 
+// The first `count` < kLanes values, 0 beyond; nothing beyond is read, or written by store_first.
+template <class T>
+inline Lanes<T> load_first(const T* values, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), values);
+  if constexpr (sizeof(T) == 8) return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), values);
+#else
+  Lanes<T> lanes = {};
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i < count ? values[i] : T{0};
+  return lanes;
+#endif
+}
+
+template <class T>
+inline void store_first(T* values, Lanes<T> lanes, int64_t count) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_ps(values, static_cast<__mmask16>((1u << count) - 1), lanes);
+  if constexpr (sizeof(T) == 8) _mm512_mask_storeu_pd(values, static_cast<__mmask8>((1u << count) - 1), lanes);
+#else
+  for (int i = 0; i < count; ++i) values[i] = lanes[i];
+#endif
+}
+
 template <class T>
 inline Lanes<T> all(T value) {
   return value - Lanes<T>{};

@@ -27,8 +27,7 @@ void scores_of_tile(const T* queries, int64_t num_queries, const T* tile, int64_
   }
 }
 
-// kRows rows, kVectors vectors of their dimensions, all partners of first .. last; the tail of a row that fills no
-// vector goes through `lane` values at a time.
+// kRows rows, kVectors vectors of their dimensions, all partners of first .. last.
 template <class N, int kRows, int kVectors, class T>
 void pull_step(const T* rows, int64_t dim, const T* partners, int64_t first, int64_t last, const Weights<T>& weights,
                T* out) {
@@ -52,20 +51,17 @@ void pull_step(const T* rows, int64_t dim, const T* partners, int64_t first, int
   }
 }
 
-// The dimensions that fill no vector: each row and partner is copied into one that is padded with 0.
+// The dimensions that fill no vector.
 template <class N, class T>
 void pull_rest(const T* row, int64_t size, int64_t dim, const T* partners, int64_t first, int64_t last,
                const T* weights, int64_t stride, T* out) {
-  Lanes<T> own = {}, total = {}, before = {};
-  std::memcpy(&own, row, size * sizeof(T));
-  std::memcpy(&before, out, size * sizeof(T));
+  const Lanes<T> own = load_first<T>(row, size);
+  Lanes<T> total = {};
   for (int64_t j = first; j < last; ++j) {
-    Lanes<T> partner = {};
-    std::memcpy(&partner, partners + j * dim, size * sizeof(T));
+    const Lanes<T> partner = load_first<T>(partners + j * dim, size);
     total = N::template pull<T>(total, all<T>(weights[j * stride]), own, partner);
   }
-  before += total;
-  std::memcpy(out, &before, size * sizeof(T));
+  store_first<T>(out, load_first<T>(out, size) + total, size);
 }
 
 template <class N, int kRows, class T>

@@ -20,11 +20,11 @@ struct Known {
 
 // Several batches of one size.
 struct Batches {
-  const int32_t* triples;      // [num_batches, size, 3]
-  int32_t* negatives;          // [num_batches, num_chunks, num_negatives]
-  int32_t* num_tails;          // [num_batches, num_chunks]
-  int64_t* entity_entries;     // [num_batches, 2 size + num_chunks num_negatives]
-  int64_t* relation_entries;   // [num_batches, size]
+  const int32_t* triples;     // [num_batches, size, 3]
+  int32_t* negatives;         // [num_batches, num_chunks, num_negatives]
+  int32_t* num_tails;         // [num_batches, num_chunks]
+  int64_t* entity_entries;    // [num_batches, 2 size + num_chunks num_negatives]
+  int64_t* relation_entries;  // [num_batches, size]
   int64_t num_batches, size, chunk_size, num_negatives;
 
   int64_t num_chunks() const { return (size + chunk_size - 1) / chunk_size; }
@@ -32,13 +32,13 @@ struct Batches {
 };
 
 // How negatives are drawn: bits(position, slot, attempt) = mix(mix(key + position) + slot 64 + attempt), where position
-// is the place of the chunk in the epoch. The high half of the bits of slot k picks an entity: high num_entities / 2^32;
-// with chunk_size 1 it picks among the others than the true one. The low half of the bits of slot K decides whether the
-// odd negative replaces a tail: it does if low < 2^31. With tail_probability slot k is one of the num_tails if the low
-// half of its bits (attempt 0) is below tail_probability 2^32; only how many there are matters.
+// is the place of the chunk in the epoch. The high half of the bits of slot k picks an entity: high num_entities /
+// 2^32; with chunk_size 1 it picks among the others than the true one. The low half of the bits of slot K decides
+// whether the odd negative replaces a tail: it does if low < 2^31. With tail_probability slot k is one of the num_tails
+// if the low half of its bits (attempt 0) is below tail_probability 2^32; only how many there are matters.
 struct Sampling {
-  uint64_t key;                    // mix(mix(seed) + epoch)
-  int64_t first_position;          // of the first chunk of the first batch
+  uint64_t key;            // mix(mix(seed) + epoch)
+  int64_t first_position;  // of the first chunk of the first batch
   int64_t num_entities;
   const double* tail_probability;  // [num_relations], or null: half of the negatives replace the tail
   const Known* known;              // with chunk_size 1 a known triple is drawn again, kAttempts draws in all; or null
@@ -68,23 +68,22 @@ struct LossOptions {
   double margin, temperature;
 };
 
-// known: with chunk_size above 1 negatives that make a known triple count as absent (those that equal the true entity
-// always do); or null. scratch: num_threads x batch_gradients_bytes.
+// out: fills all. known: with chunk_size above 1 negatives that make a known triple count as absent (those that equal
+// the true entity always do); or null. scratch: num_threads x batch_gradients_bytes, aligned to 64.
 template <class T>
 int64_t batch_gradients_bytes(const Batches& batches, int64_t dim);
 template <class T>
-void batch_gradients(Norm norm, const Tables<T>& tables, const Batches& batches, int64_t batch,
-                     const LossOptions& loss, const Known* known, const BatchGradients<T>& out, void* scratch,
-                     int num_threads);
+void batch_gradients(Norm norm, const Tables<T>& tables, const Batches& batches, int64_t batch, const LossOptions& loss,
+                     const Known* known, const BatchGradients<T>& out, void* scratch, int num_threads);
 
 template <class T>
 struct Update {
   Rule rule;
   double learning_rate, beta1, beta2, epsilon;
-  int64_t step;      // counted from 1
-  T* first;          // adagrad: [rows]; adam: m [rows, dim]
-  T* second;         // adam: v [rows, dim]
-  bool unit_ball;    // rows longer than 1 (l2) are scaled to length 1
+  int64_t step;    // counted from 1
+  T* first;        // adagrad: [rows]; adam: m [rows, dim]
+  T* second;       // adam: v [rows, dim]
+  bool unit_ball;  // rows longer than 1 (l2) are scaled to length 1
 };
 
 // scratch: num_threads x dim values.
