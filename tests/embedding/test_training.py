@@ -175,6 +175,23 @@ def test_filtered_negatives_are_never_known(monkeypatch: pytest.MonkeyPatch) -> 
         assert (hits > 0) is not filtered
 
 
+@pytest.mark.parametrize(("sampling", "chunk_size"), [("uniform", 50), ("shared", 4), ("shared", 100)])
+def test_no_place_of_an_epoch_is_drawn_twice(
+    world: Splits, sampling: str, chunk_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[tuple[int, int]] = []
+
+    def spy(*args: object, **options: object) -> object:
+        batches = sample_batches(*args, **options)
+        places.append((options["first"], batches.num_tails.numel()))
+        return batches
+
+    monkeypatch.setattr("tercet.embedding.run.sample_batches", spy)
+    train(world, replace(TINY, epochs=1, batch_size=6, sampling=sampling, chunk_size=chunk_size))
+    assert len(places) > 3
+    assert [first for first, _ in places] == [sum(count for _, count in places[:k]) for k in range(len(places))]
+
+
 def test_the_unit_ball_holds_all_entities(world: Splits) -> None:
     settings = replace(TINY, epochs=2, learning_rate=1.0)
     lengths = train(world, replace(settings, unit_ball=True)).model.entities.detach().norm(dim=1)
@@ -308,3 +325,19 @@ def test_the_model_directory_holds_what_was_trained(world: Splits, tmp_path: Pat
     assert config["training"]["dim"] == 8
     assert config["training"]["best_epoch"] == result.best_epoch
     assert config["data"] == world.fingerprint
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+@pytest.mark.parametrize("change", [{}, {"sampling": "shared", "norm": "dot"}, {"inverses": True, "optimizer": "adam"}])
+def test_training_on_cuda_is_that_on_the_cpu(world: Splits, change: dict[str, object]) -> None:
+    settings = replace(TINY, dtype="float64", filter_negatives=True, **change)
+    there, here = (train(world, settings, device=device) for device in ("cuda", "cpu"))
+    assert there.model.entities.device.type == "cuda"
+    for got, wanted in zip(there.model.to_numpy(), here.model.to_numpy(), strict=True):
+        torch.testing.assert_close(torch.from_numpy(got), torch.from_numpy(wanted), rtol=1e-9, atol=1e-12)
+    assert there.valid.mrr == pytest.approx(here.valid.mrr, rel=1e-6)
+    best = there.model.predict(head=0, relation=0, known=there.model.filter_index(world.known))
+    assert [p.entity for p in best] == [
+        p.entity for p in here.model.predict(head=0, relation=0, known=here.model.filter_index(world.known))
+    ]
