@@ -187,7 +187,7 @@ def test_no_place_of_an_epoch_is_drawn_twice(
         return batches
 
     monkeypatch.setattr("tercet.embedding.run.sample_batches", spy)
-    train(world, replace(TINY, epochs=1, batch_size=6, sampling=sampling, chunk_size=chunk_size))
+    train(world, replace(TINY, epochs=1, batch_size=5, sampling=sampling, chunk_size=chunk_size))
     assert len(places) > 3
     assert [first for first, _ in places] == [sum(count for _, count in places[:k]) for k in range(len(places))]
 
