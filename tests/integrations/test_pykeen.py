@@ -43,7 +43,10 @@ SILENT = {"use_tqdm": False}
 def by_both(model: Any, triples: Tensor, **options: Any) -> tuple[RankBasedEvaluator, RankBasedEvaluator]:
     """Evaluators of PyKEEN and ours that keep the ranks, and whose results are in `results`."""
     init = {name: options.pop(name) for name in ("metrics", "metrics_kwargs", "add_defaults") if name in options}
-    both = RankBasedEvaluator(clear_on_finalize=False, **init), TercetRankBasedEvaluator(clear_on_finalize=False, **init)
+    both = (
+        RankBasedEvaluator(clear_on_finalize=False, **init),
+        TercetRankBasedEvaluator(clear_on_finalize=False, **init),
+    )
     for evaluator in both:
         evaluator.results = evaluator.evaluate(model, triples, **{"batch_size": 64} | SILENT | options)
     return both
@@ -125,7 +128,7 @@ class TestEvaluator:
         assert_equal(theirs, ours)
         assert 0 < len(ranks_of(ours)["head"]) < len(dataset.testing.mapped_triples)
 
-    @pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")  # targets outside get the rank 0 from PyKEEN
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # targets outside get the rank 0 from PyKEEN
     def test_unfit_restrictions_raise_what_pykeen_raises(self) -> None:
         dataset = Nations()
         model = TransE(triples_factory=dataset.training, random_seed=0)
@@ -371,7 +374,12 @@ class TestTables:
         table = torch.zeros(4, 3)
         for arguments, options, error, said in (
             ((table, table), {"norm": "dot"}, ValueError, "norm must be one of l1, l2, got 'dot'"),
-            ((table, table[:, :2]), {"norm": "l1"}, ValueError, r"entities and relations must be .* got \[4, 3\] and \[4, 2\]"),
+            (
+                (table, table[:, :2]),
+                {"norm": "l1"},
+                ValueError,
+                r"entities and relations must be .* got \[4, 3\] and \[4, 2\]",
+            ),
             ((table, table[0]), {"norm": "l1"}, ValueError, r"entities and relations must be"),
             ((table.int(), table), {"norm": "l1"}, TypeError, "entities must be float32 or float64"),
             ((table, table.double()), {"norm": "l1"}, TypeError, "must have one dtype"),
@@ -414,7 +422,7 @@ def test_fb15k_237(data: Path, norm: int) -> None:
             near = int(((scores - scores[target]).abs() < 1e-4).sum()) - 1
             assert abs(got[side, kind][place] - want[side, kind][place]) <= near
     theirs_flat, ours_flat = theirs.results.to_flat_dict(), ours.results.to_flat_dict()
-    assert ours_flat == pytest.approx(theirs_flat, rel=1e-4, nan_ok=True)
+    assert ours_flat == pytest.approx(theirs_flat, rel=1e-4, abs=1e-4, nan_ok=True)
 
 
 def test_without_pykeen_the_message_says_what_to_install(monkeypatch) -> None:
@@ -425,5 +433,3 @@ def test_without_pykeen_the_message_says_what_to_install(monkeypatch) -> None:
     monkeypatch.delitem(sys.modules, "tercet.integrations.pykeen")
     with pytest.raises(ImportError, match=r"needs PyKEEN: pip install 'tercet\[pykeen\]'"):
         importlib.import_module("tercet.integrations.pykeen")
-
-

@@ -297,7 +297,9 @@ class TercetRankBasedEvaluator(RankBasedEvaluator):
             reason = "predictions through a sigmoid"  # in float32 it makes equal what is not
         return reason
 
-    def _known(self, model: Any, tables: Tables, triples: Tensor, additional: Tensor | list[Tensor] | None) -> FilterIndex:
+    def _known(
+        self, model: Any, tables: Tables, triples: Tensor, additional: Tensor | list[Tensor] | None
+    ) -> FilterIndex:
         """The index of the filter triples; the last one is kept as long as their contents stay the same."""
         if additional is None:
             parts = [prepare_filter_triples(mapped_triples=triples)]  # PyKEEN's warning
