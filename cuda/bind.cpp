@@ -1,10 +1,8 @@
 // The Python face of the CUDA kernels: pointers and the stream arrive as integers, the interpreter lock is released,
 // nothing else happens.
-#include <pybind11/pybind11.h>
+#include "bind.h"
 
-#include <cstdint>
 #include <stdexcept>
-#include <tuple>
 
 #include "entity_sets.h"
 #include "traversal.h"
@@ -18,26 +16,20 @@ using tercet::Graph;
 using tercet::Merge;
 using tercet::Sets;
 using tercet::with_dtype;
+using tercet::cuda::at;
 using tercet::cuda::Frontier;
 using tercet::cuda::Part;
-using tercet::cuda::Queue;
+using tercet::cuda::Pointer;
+using tercet::cuda::queue_of;
+using tercet::cuda::QueueArgs;
 using tercet::cuda::Sides;
 
-using Pointer = uintptr_t;
-using QueueArgs = std::tuple<int, Pointer>;                                 // device, stream
 using GraphArgs = std::tuple<Pointer, Pointer, Pointer, int64_t, int64_t>;  // row_offsets, relations, objects, sizes
 using SetsArgs = std::tuple<Pointer, Pointer, int64_t>;                     // offsets, entities, batch
 using WeightArgs = std::tuple<Pointer, Pointer, Pointer>;                   // of members, relations, edges
 using FrontierArgs = std::tuple<Pointer, Pointer, int64_t>;                 // rows, first_visits, num_members
 using PartArgs = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>;  // rows, members, visits from .. to
 using SidesArgs = std::tuple<SetsArgs, SetsArgs, int64_t, int64_t>;                 // a, b, their members
-
-template <class T>
-T* at(Pointer pointer) {
-  return reinterpret_cast<T*>(pointer);
-}
-
-Queue queue_of(const QueueArgs& args) { return {std::get<0>(args), std::get<1>(args)}; }
 
 Graph graph_of(const GraphArgs& args) {
   auto [row_offsets, relations, objects, num_entities, num_relations] = args;
@@ -76,7 +68,7 @@ Merge merge_of(int how) {
 }
 
 void bind_follow(py::module_& m) {
-  using release = py::call_guard<py::gil_scoped_release>;
+  using release = tercet::cuda::Release;
   m.def("follow_visit_bytes", &tercet::cuda::follow_visit_bytes);
   m.def(
       "follow_visits_workspace",
@@ -131,7 +123,7 @@ void bind_follow(py::module_& m) {
 }
 
 void bind_follow_backward(py::module_& m) {
-  using release = py::call_guard<py::gil_scoped_release>;
+  using release = tercet::cuda::Release;
   m.def(
       "follow_backward_workspace",
       [](const QueueArgs& queue, int dtype, const GraphArgs& graph, const PartArgs& part) {
@@ -183,7 +175,7 @@ void bind_follow_backward(py::module_& m) {
 }
 
 void bind_merge(py::module_& m) {
-  using release = py::call_guard<py::gil_scoped_release>;
+  using release = tercet::cuda::Release;
   m.def(
       "merge_workspace",
       [](const QueueArgs& queue, const SidesArgs& sides, int how) {
@@ -213,4 +205,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_follow(m);
   bind_follow_backward(m);
   bind_merge(m);
+  bind_translation(m);
 }

@@ -1,5 +1,5 @@
-// How every CUDA kernel starts: one grid-stride loop, one load-balanced loop, and cub's scan and sort, all on one
-// stream.
+// How every CUDA kernel starts: one grid-stride loop, one load-balanced loop, one loop over blocks whose threads share
+// memory, and cub's scan and sort, all on one stream.
 //
 // Indices are 64-bit everywhere. Nothing is allocated: scratch comes from the caller. Nothing waits for the device but
 // read().
@@ -17,7 +17,6 @@
 
 namespace tercet::cuda {
 
-constexpr int kBlock = 256;
 constexpr int64_t kTile = 8 * kBlock;     // items for which a block narrows its search once
 constexpr int64_t kMaxBlocks = 8 * 1024;  // several for each place on the largest devices; beyond, threads loop
 
@@ -73,6 +72,26 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
+// At least two blocks share a processor, so that one computes while the other starts or settles.
+template <class Work>
+__global__ void __launch_bounds__(kBlock, 2) for_each_block_kernel(int64_t count, Work work) {
+  __shared__ typename Work::Shared shared;
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int64_t block = blockIdx.x; block < count; block += gridDim.x) {
+    typename Work::Own own;
+    work.start(block, thread, shared, own);
+    __syncthreads();
+    for (int64_t step = 0; step < work.num_steps; ++step) {
+      work.step(block, step, thread, shared, own);
+      __syncthreads();
+    }
+    work.finish(block, thread, shared, own);
+    __syncthreads();
+    work.settle(block, thread, shared, own);
+    __syncthreads();
+  }
+}
+
 // The Device of steps.h: a stream of a device, which is current as long as the object lives.
 class Stream {
  public:
@@ -90,6 +109,13 @@ class Stream {
               const Body& body) const {
     if (end <= begin) return;
     expand_kernel<<<num_blocks(end - begin, kTile), kBlock, 0, stream_>>>(starts, num_segments, begin, end, body);
+    check(cudaGetLastError(), name);
+  }
+
+  template <class Work>
+  void for_each_block(const char* name, int64_t count, const Work& work) const {
+    if (count <= 0) return;
+    for_each_block_kernel<<<num_blocks(count, 1), kBlock, 0, stream_>>>(count, work);
     check(cudaGetLastError(), name);
   }
 

@@ -10,12 +10,23 @@
 //   scan_bytes, scan(values, count, temp)          exclusive sums in place
 //   sort_bytes, sort(keys in, out, values in, out, count, end_bit, temp)    stable, by the bits below end_bit
 //   read(pointer)                                  one number to the host: waits for the device
+//   for_each_block(name, count, work)              for 0 <= block < count, in any order: work.start, work.step for
+//                                                  0 <= step < work.num_steps, work.finish, work.settle. Each is called
+//                                                  for kBlock threads, in any order, all of them before the next. A
+//                                                  block has one Work::Shared, and each thread of it one Work::Own.
 // Steps run one after another; within a step a body writes only what no other body of it reads or writes.
 #pragma once
 
 #include <cstdint>
 
 #include "core.h"
+
+// Loops over a thread's own arrays are unrolled, so that these stay in registers.
+#ifdef __CUDA_ARCH__
+#define TERCET_UNROLL _Pragma("unroll")
+#else
+#define TERCET_UNROLL
+#endif
 
 #ifdef __CUDACC__
 #define TERCET_DEVICE __device__
@@ -26,6 +37,8 @@
 #endif
 
 namespace tercet::cuda {
+
+constexpr int kBlock = 256;  // threads
 
 // Where kernels run: a device's index and a cudaStream_t of it.
 struct Queue {
@@ -101,6 +114,34 @@ TERCET_HOST_DEVICE inline int64_t place_of(const Sets& sets, int64_t row, int32_
 TERCET_HOST_DEVICE inline int64_t find(const Sets& sets, int64_t row, int32_t entity) {
   int64_t place = place_of(sets, row, entity);
   return place < sets.offsets[row + 1] && sets.entities[place] == entity ? place : -1;
+}
+
+// Integer counts that several bodies add to: the sum does not depend on their order.
+TERCET_HOST_DEVICE inline void add_to(int64_t* count, int64_t more) {
+#ifdef __CUDA_ARCH__
+  atomicAdd(reinterpret_cast<unsigned long long*>(count), static_cast<unsigned long long>(more));
+#else
+  *count += more;
+#endif
+}
+
+// The next free place of a list that several bodies write to, in any order.
+TERCET_HOST_DEVICE inline int take_place(int* size) {
+#ifdef __CUDA_ARCH__
+  return atomicAdd(size, 1);
+#else
+  return (*size)++;
+#endif
+}
+
+// Raises a maximum that several bodies compute. Numbers that are not negative are ordered as their bits are.
+TERCET_HOST_DEVICE inline void raise_to(double* largest, double value) {
+#ifdef __CUDA_ARCH__
+  atomicMax(reinterpret_cast<unsigned long long*>(largest),
+            static_cast<unsigned long long>(__double_as_longlong(value)));
+#else
+  if (*largest < value) *largest = value;
+#endif
 }
 
 // The bits that hold every key up to `largest`; at least 1.

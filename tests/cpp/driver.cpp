@@ -9,7 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define CHECKS(ROW) ROW(core) ROW(entity_sets) ROW(traversal) ROW(graph) ROW(cuda_steps)
+#define CHECKS(ROW) ROW(core) ROW(entity_sets) ROW(traversal) ROW(graph) ROW(cuda_steps) ROW(cuda_translation)
 
 #define DECLARE(name) void check_##name##_kernels(uint64_t seed);
 CHECKS(DECLARE)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 pytest.importorskip("pykeen", reason="pykeen is not installed (tercet[pykeen])")
 
-from pykeen.datasets import Nations, UMLS
+from pykeen.datasets import UMLS, Nations
 from pykeen.evaluation import RankBasedEvaluator
 from pykeen.evaluation.evaluator import Evaluator
 from pykeen.models import DistMult, ERModel, TransE, model_resolver

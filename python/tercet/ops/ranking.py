@@ -7,15 +7,15 @@ and the rest is scored again. So they are exact under ties and do not depend on 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native, graph_build
+from tercet.ops import _checks, _native, _ranking_cuda, graph_build
 from tercet.ops._library import define
 from tercet.ops.reference import ranking as reference
-from tercet.ops.translation import NORMS, check_pair
+from tercet.ops.translation import NORMS, _scores_cuda, check_pair
 
 if TYPE_CHECKING:
     from tercet.graph.entity_sets import EntitySets
@@ -382,8 +382,9 @@ def _rank_counts_cpu(
     return better, equal, rivals
 
 
-def _rank_counts_cuda(*args: object) -> tuple[Tensor, Tensor, Tensor]:
-    return reference.rank_counts(*args[:12])  # type: ignore[arg-type]
+def _rank_counts_cuda(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    native = _native.cuda_kernel("rank_counts")
+    return reference.rank_counts(*args[:12]) if native is None else _ranking_cuda.rank_counts(native, *args[:12])
 
 
 def _rank_counts_fake(
@@ -413,7 +414,10 @@ def _top_cuda(
     queries: Tensor, entities: Tensor, k: int, norm: str, exclude_offsets: Tensor | None,
     exclude_entities: Tensor | None, num_threads: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return reference.transe_top(queries, entities, k, norm, exclude_offsets, exclude_entities)
+    def score(queries: Tensor, entities: Tensor) -> Tensor:
+        return _scores_cuda(queries, entities, norm, num_threads)
+
+    return _ranking_cuda.transe_top(score, queries, entities, k, exclude_offsets, exclude_entities)
 
 
 def _top_fake(queries: Tensor, entities: Tensor, k: int, *_: object) -> tuple[Tensor, Tensor]:

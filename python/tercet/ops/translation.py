@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native
+from tercet.ops import _checks, _native, _translation_cuda
 from tercet.ops._library import define
 from tercet.ops.reference import translation as reference
 
@@ -114,7 +114,10 @@ def _score_cpu(heads: Tensor, relations: Tensor, tails: Tensor, norm: str) -> Te
 
 
 def _score_cuda(heads: Tensor, relations: Tensor, tails: Tensor, norm: str) -> Tensor:
-    return reference.transe_score(heads, relations, tails, norm)
+    native = _native.cuda_kernel("transe_score")
+    if native is None:
+        return reference.transe_score(heads, relations, tails, norm)
+    return _translation_cuda.transe_score(native, heads, relations, tails, norm)
 
 
 def _score_fake(heads: Tensor, relations: Tensor, tails: Tensor, norm: str) -> Tensor:
@@ -146,7 +149,10 @@ def _score_backward_cpu(
 def _score_backward_cuda(
     grad: Tensor, heads: Tensor, relations: Tensor, tails: Tensor, norm: str
 ) -> tuple[Tensor, Tensor]:
-    return reference.transe_score_backward(grad, heads, relations, tails, norm)
+    native = _native.cuda_kernel("transe_score")
+    if native is None:
+        return reference.transe_score_backward(grad, heads, relations, tails, norm)
+    return _translation_cuda.transe_score_backward(native, grad, heads, relations, tails, norm)
 
 
 def _score_backward_fake(
@@ -166,7 +172,10 @@ def _scores_cpu(queries: Tensor, entities: Tensor, norm: str, num_threads: int) 
 
 
 def _scores_cuda(queries: Tensor, entities: Tensor, norm: str, num_threads: int) -> Tensor:
-    return reference.transe_scores(queries, entities, norm)
+    native = _native.cuda_kernel("transe_scores")
+    if native is None:
+        return _translation_cuda.scores_by_torch(queries, entities, norm)
+    return _translation_cuda.transe_scores(native, queries, entities, norm)
 
 
 def _scores_fake(queries: Tensor, entities: Tensor, norm: str, num_threads: int) -> Tensor:
@@ -188,13 +197,16 @@ def _scores_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return to_queries if wanted[0] else None, to_entities if wanted[1] else None, None, None
 
 
+def _pull_weights(grad: Tensor, scores: Tensor | None) -> Tensor:
+    """What multiplies the differences. Of l2 (scores given) the gradient goes along the difference by its length."""
+    return grad if scores is None else torch.where(scores != 0, grad / -scores, 0)
+
+
 def _scores_backward_cpu(
     grad: Tensor, queries: Tensor, entities: Tensor, scores: Tensor | None, norm: str, to_queries: bool,
     to_entities: bool, num_threads: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    if scores is not None:  # of l2: the gradient to a distance goes along the difference divided by it
-        grad = torch.where(scores != 0, grad / -scores, 0)
-    weights, queries, entities = _rows(grad, queries, entities)
+    weights, queries, entities = _rows(_pull_weights(grad, scores), queries, entities)
     num_entities = weights.shape[1]
     sides = (
         (to_queries, queries, entities, (weights.data_ptr(), num_entities, 1)),
@@ -216,9 +228,16 @@ def _scores_backward_cuda(
     grad: Tensor, queries: Tensor, entities: Tensor, scores: Tensor | None, norm: str, to_queries: bool,
     to_entities: bool, num_threads: int,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    gradients = reference.transe_scores_backward(grad, queries, entities, norm)
-    wanted = zip(gradients, (to_queries, to_entities), strict=True)
-    results = [gradient if keep else gradient.new_empty(0) for gradient, keep in wanted]
+    native = _native.cuda_kernel("transe_scores")
+    if native is None:
+        gradients = _translation_cuda.gradients_by_torch(grad, queries, entities, norm)
+        wanted = zip(gradients, (to_queries, to_entities), strict=True)
+        results = [gradient if keep else gradient.new_empty(0) for gradient, keep in wanted]
+        return results[0], results[1]
+    weights, queries, entities = _pull_weights(grad, scores), *_rows(queries, entities)
+    sides = (to_queries, weights, queries, entities), (to_entities, weights.T, entities, queries)
+    results = [_translation_cuda.weighted_sums(native, *side, norm) if wanted else grad.new_empty(0)
+               for wanted, *side in sides]  # fmt: skip
     return results[0], results[1]
 
 

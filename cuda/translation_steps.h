@@ -1,0 +1,319 @@
+// The steps of scores and of their gradients over a Device (steps.h); translation.h says what each function gives.
+#pragma once
+
+#include "pair_tile.h"
+#include "translation.h"
+
+namespace tercet::cuda {
+
+// A block computes its tile of the scores.
+template <class N, class T>
+struct ScoreTiles {
+  using Tile = PairTile<N, T>;
+  using Shared = typename Tile::Shared;
+  using Own = typename Tile::Own;
+
+  Tile tile;
+  T* scores;  // [num_queries, num_entities]
+  int64_t num_steps;
+
+  TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared, Own& own) const {
+    tile.start(block, thread, shared, own);
+  }
+  TERCET_HOST_DEVICE void step(int64_t block, int64_t step, int thread, Shared& shared, Own& own) const {
+    tile.step(block, step, thread, shared, own);
+  }
+  TERCET_HOST_DEVICE void finish(int64_t block, int thread, Shared&, Own& own) const {
+    TERCET_UNROLL
+    for (int i = 0; i < Tile::kOwn; ++i) {
+      const int64_t query = tile.first_query(block) + Tile::query_of(thread, i);
+      TERCET_UNROLL
+      for (int j = 0; j < Tile::kOwn; ++j) {
+        const int64_t entity = tile.first_entity(block) + Tile::entity_of(thread, j);
+        if (query < tile.num_queries && entity < tile.num_entities) {
+          scores[query * tile.num_entities + entity] = N::score(own.sums[i][j]);
+        }
+      }
+    }
+  }
+  TERCET_HOST_DEVICE void settle(int64_t, int, Shared&, Own&) const {}
+};
+
+template <class T, class Device>
+void scores_steps(const Device& device, Norm norm, const T* queries, int64_t num_queries, const T* entities,
+                  int64_t num_entities, int64_t dim, T* scores) {
+  with_norm(norm, [&](auto n) {
+    const PairTile<decltype(n), T> tile{queries, num_queries, entities, num_entities, dim};
+    const ScoreTiles<decltype(n), T> work{tile, scores, tile.num_steps()};
+    device.for_each_block("transe_scores", tile.num_blocks(), work);
+  });
+}
+
+// A warp's 32 threads share a pair: partial sums of the dimensions modulo 32, added in order.
+template <class N, class T>
+struct PairSums {
+  static constexpr int kLanes = 32, kPairs = kBlock / kLanes;
+  struct Shared {
+    T parts[kPairs][kLanes];
+  };
+
+  const T *heads, *relations, *tails;  // [batch, dim]
+  int64_t batch, dim;
+
+  TERCET_HOST_DEVICE static int64_t pair_of(int64_t block, int thread) { return block * kPairs + thread / kLanes; }
+
+  TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared) const {
+    const int64_t pair = pair_of(block, thread);
+    T part = 0;
+    for (int64_t d = thread % kLanes; pair < batch && d < dim; d += kLanes) {
+      part = N::add(part, heads[pair * dim + d] + relations[pair * dim + d], tails[pair * dim + d]);
+    }
+    shared.parts[thread / kLanes][thread % kLanes] = part;
+  }
+
+  TERCET_HOST_DEVICE static T sum(int thread, const Shared& shared) {
+    T total = 0;
+    for (int lane = 0; lane < kLanes; ++lane) total += shared.parts[thread / kLanes][lane];
+    return total;
+  }
+};
+
+template <class N, class T>
+struct PairScores {
+  using Shared = typename PairSums<N, T>::Shared;
+  struct Own {};
+
+  PairSums<N, T> sums;
+  T* scores;  // [batch]
+  int64_t num_steps;
+
+  TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared, Own&) const {
+    sums.start(block, thread, shared);
+  }
+  TERCET_HOST_DEVICE void step(int64_t, int64_t, int, Shared&, Own&) const {}
+  TERCET_HOST_DEVICE void finish(int64_t block, int thread, Shared& shared, Own&) const {
+    const int64_t pair = sums.pair_of(block, thread);
+    if (thread % sums.kLanes == 0 && pair < sums.batch) scores[pair] = N::score(sums.sum(thread, shared));
+  }
+  TERCET_HOST_DEVICE void settle(int64_t, int, Shared&, Own&) const {}
+};
+
+template <class N, class T>
+struct PairGradients {
+  using Shared = typename PairSums<N, T>::Shared;
+  struct Own {};
+
+  PairSums<N, T> sums;
+  const T* grad;           // [batch]
+  T *to_query, *to_tails;  // [batch, dim]
+  int64_t num_steps;
+
+  TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared, Own&) const {
+    if constexpr (std::is_same_v<N, L2>) sums.start(block, thread, shared);  // only it needs the distance
+  }
+  TERCET_HOST_DEVICE void step(int64_t, int64_t, int, Shared&, Own&) const {}
+  TERCET_HOST_DEVICE void finish(int64_t block, int thread, Shared& shared, Own&) const {
+    const int64_t pair = sums.pair_of(block, thread), dim = sums.dim;
+    if (pair >= sums.batch) return;
+    T weight = grad[pair];
+    if constexpr (std::is_same_v<N, L2>) {
+      const T length = std::sqrt(sums.sum(thread, shared));
+      weight = length > 0 ? weight / length : 0 * length;  // 0, or NaN where the length is
+    }
+    for (int64_t i = pair * dim + thread % sums.kLanes; i < (pair + 1) * dim; i += sums.kLanes) {
+      const T query = sums.heads[i] + sums.relations[i], tail = sums.tails[i];
+      to_query[i] = N::pull(T{0}, weight, query, tail);
+      to_tails[i] = N::pull(T{0}, weight, tail, query);
+    }
+  }
+  TERCET_HOST_DEVICE void settle(int64_t, int, Shared&, Own&) const {}
+};
+
+template <class T, class Device>
+void score_steps(const Device& device, Norm norm, const T* heads, const T* relations, const T* tails, int64_t batch,
+                 int64_t dim, T* scores) {
+  with_norm(norm, [&](auto n) {
+    using Sums = PairSums<decltype(n), T>;
+    const PairScores<decltype(n), T> work{Sums{heads, relations, tails, batch, dim}, scores, 0};
+    device.for_each_block("transe_score", ceil_div(batch, Sums::kPairs), work);
+  });
+}
+
+template <class T, class Device>
+void score_backward_steps(const Device& device, Norm norm, const T* grad, const T* heads, const T* relations,
+                          const T* tails, int64_t batch, int64_t dim, T* to_query, T* to_tails) {
+  with_norm(norm, [&](auto n) {
+    using Sums = PairSums<decltype(n), T>;
+    const PairGradients<decltype(n), T> work{Sums{heads, relations, tails, batch, dim}, grad, to_query, to_tails, 0};
+    device.for_each_block("transe_score_backward", ceil_div(batch, Sums::kPairs), work);
+  });
+}
+
+// A block computes kSide rows and kSide dimensions of a weighted sum over a piece of the partners, kDepth of them a
+// step; shared memory and what is on its way as in PairTile.
+template <class N, class T>
+struct PullTiles {
+  static constexpr int kSide = 64, kDepth = 16, kOwn = kSide / 16;
+  static constexpr int kMoved = kSide * kDepth / kBlock;
+  static constexpr int kRow = kSide + 16 / int{sizeof(T)};
+
+  struct Shared {
+    struct alignas(16) Buffer {
+      T weights[kDepth][kRow], partners[kDepth][kRow];
+    } buffers[2];
+  };
+  struct Own {
+    T rows[kOwn][kOwn], sums[kOwn][kOwn];
+    T weights[kMoved], partners[kMoved];
+  };
+
+  const T* rows;  // [num_rows, dim]
+  int64_t num_rows;
+  const T* partners;  // [num_partners, dim]
+  int64_t num_partners, dim;
+  Weights<T> weights;
+  T* sums;                    // [pieces, num_rows, dim]
+  int64_t partners_of_piece;  // a multiple of kDepth
+  int64_t num_steps;          // partners_of_piece / kDepth
+
+  TERCET_HOST_DEVICE int64_t num_row_tiles() const { return ceil_div(num_rows, kSide); }
+  TERCET_HOST_DEVICE int64_t num_tiles() const { return num_row_tiles() * ceil_div(dim, kSide); }
+  int64_t num_pieces() const { return larger(ceil_div(num_partners, partners_of_piece), int64_t{1}); }
+  TERCET_HOST_DEVICE int64_t first_row(int64_t block) const { return block % num_tiles() % num_row_tiles() * kSide; }
+  TERCET_HOST_DEVICE int64_t first_dim(int64_t block) const { return block % num_tiles() / num_row_tiles() * kSide; }
+  TERCET_HOST_DEVICE int64_t piece(int64_t block) const { return block / num_tiles(); }
+
+  TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared, Own& own) const {
+    TERCET_UNROLL
+    for (int i = 0; i < kOwn; ++i) {
+      const int64_t row = first_row(block) + thread / 16 * kOwn + i;
+      TERCET_UNROLL
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t d = first_dim(block) + thread % 16 * kOwn + j;
+        own.rows[i][j] = row < num_rows && d < dim ? rows[row * dim + d] : 0;
+        own.sums[i][j] = 0;
+      }
+    }
+    fetch(block, 0, thread, own);
+    keep(thread, own, shared.buffers[0]);
+  }
+
+  TERCET_HOST_DEVICE void step(int64_t block, int64_t step, int thread, Shared& shared, Own& own) const {
+    fetch(block, step + 1, thread, own);
+    const typename Shared::Buffer& buffer = shared.buffers[step % 2];
+    TERCET_UNROLL
+    for (int k = 0; k < kDepth; ++k) {
+      T weight[kOwn], partner[kOwn];
+      TERCET_UNROLL
+      for (int i = 0; i < kOwn; ++i) {
+        weight[i] = buffer.weights[k][thread / 16 * kOwn + i];
+        partner[i] = buffer.partners[k][thread % 16 * kOwn + i];
+      }
+      TERCET_UNROLL
+      for (int i = 0; i < kOwn; ++i) {
+        TERCET_UNROLL
+        for (int j = 0; j < kOwn; ++j) {
+          own.sums[i][j] = N::pull(own.sums[i][j], weight[i], own.rows[i][j], partner[j]);
+        }
+      }
+    }
+    keep(thread, own, shared.buffers[(step + 1) % 2]);
+  }
+
+  TERCET_HOST_DEVICE void finish(int64_t block, int thread, Shared&, Own& own) const {
+    T* out = sums + piece(block) * num_rows * dim;
+    TERCET_UNROLL
+    for (int i = 0; i < kOwn; ++i) {
+      const int64_t row = first_row(block) + thread / 16 * kOwn + i;
+      TERCET_UNROLL
+      for (int j = 0; j < kOwn; ++j) {
+        const int64_t d = first_dim(block) + thread % 16 * kOwn + j;
+        if (row < num_rows && d < dim) out[row * dim + d] = own.sums[i][j];
+      }
+    }
+  }
+  TERCET_HOST_DEVICE void settle(int64_t, int, Shared&, Own&) const {}
+
+ private:
+  // Neighbouring threads read neighbouring weights, along the partners or along the rows.
+  TERCET_HOST_DEVICE int weight_partner(int thread, int i) const {
+    return weights.partner_stride == 1 ? thread % kDepth : thread / kSide + i * (kBlock / kSide);
+  }
+  TERCET_HOST_DEVICE int weight_row(int thread, int i) const {
+    return weights.partner_stride == 1 ? thread / kDepth + i * (kBlock / kDepth) : thread % kSide;
+  }
+  TERCET_HOST_DEVICE static int partner_of(int thread, int i) { return thread / kSide + i * (kBlock / kSide); }
+
+  // Weights of 0 beyond the rows and the piece.
+  TERCET_HOST_DEVICE void fetch(int64_t block, int64_t step, int thread, Own& own) const {
+    const int64_t first = piece(block) * partners_of_piece + step * kDepth;
+    const int64_t last = smaller((piece(block) + 1) * partners_of_piece, num_partners);
+    const int64_t d = first_dim(block) + thread % kSide;
+    TERCET_UNROLL
+    for (int i = 0; i < kMoved; ++i) {
+      const int64_t row = first_row(block) + weight_row(thread, i), j = first + weight_partner(thread, i);
+      own.weights[i] =
+          row < num_rows && j < last ? weights.data[row * weights.row_stride + j * weights.partner_stride] : 0;
+      const int64_t partner = first + partner_of(thread, i);
+      own.partners[i] = partner < last && d < dim ? partners[partner * dim + d] : 0;
+    }
+  }
+
+  TERCET_HOST_DEVICE void keep(int thread, const Own& own, typename Shared::Buffer& buffer) const {
+    TERCET_UNROLL
+    for (int i = 0; i < kMoved; ++i) {
+      buffer.weights[weight_partner(thread, i)][weight_row(thread, i)] = own.weights[i];
+      buffer.partners[partner_of(thread, i)][thread % kSide] = own.partners[i];
+    }
+  }
+};
+
+// The partners of a piece: so many pieces that about kWantedBlocks blocks have work, of no less than kLeastPartners.
+inline int64_t partners_of_piece(int64_t num_rows, int64_t num_partners, int64_t dim) {
+  constexpr int64_t kWantedBlocks = 1024, kLeastPartners = 256, kSide = 64, kDepth = 16;
+  const int64_t num_tiles = larger(ceil_div(num_rows, kSide) * ceil_div(dim, kSide), int64_t{1});
+  const int64_t wanted = larger(kWantedBlocks / num_tiles, int64_t{1});
+  return ceil_div(larger(ceil_div(num_partners, wanted), kLeastPartners), kDepth) * kDepth;
+}
+
+// Scratch of the backward: the sums of the pieces, where there are several.
+template <class T>
+struct PullMemory {
+  PullMemory(Carver& carver, int64_t num_rows, int64_t num_partners, int64_t dim)
+      : partners(partners_of_piece(num_rows, num_partners, dim)),
+        num_pieces(ceil_div(num_partners, partners)),
+        sums(carver.take<T>(num_pieces > 1 ? num_pieces * num_rows * dim : 0)) {}
+
+  int64_t partners, num_pieces;
+  T* sums;  // [num_pieces, num_rows, dim]
+};
+
+template <class T, class Device>
+void scores_backward_steps(const Device& device, Norm norm, const T* rows, int64_t num_rows, const T* partners,
+                           int64_t num_partners, int64_t dim, const Weights<T>& weights, T* out,
+                           const PullMemory<T>& memory) {
+  const bool whole = memory.num_pieces <= 1;
+  with_norm(norm, [&](auto n) {
+    using Tiles = PullTiles<decltype(n), T>;
+    const Tiles work{rows,
+                     num_rows,
+                     partners,
+                     num_partners,
+                     dim,
+                     weights,
+                     whole ? out : memory.sums,
+                     memory.partners,
+                     smaller(memory.partners, ceil_div(num_partners, Tiles::kDepth) * Tiles::kDepth) / Tiles::kDepth};
+    device.for_each_block("transe_scores_backward", work.num_tiles() * work.num_pieces(), work);
+  });
+  if (whole) return;
+  const int64_t size = num_rows * dim, num_pieces = memory.num_pieces;
+  const T* sums = memory.sums;
+  device.for_each("transe_scores_backward, pieces", size, [=] TERCET_DEVICE(int64_t i) {
+    T total = 0;
+    for (int64_t piece = 0; piece < num_pieces; ++piece) total += sums[piece * size + i];
+    out[i] = total;
+  });
+}
+
+}  // namespace tercet::cuda
