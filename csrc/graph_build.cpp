@@ -10,7 +10,7 @@
 namespace tercet {
 namespace {
 
-constexpr int64_t kRowsPerTask = 4096;
+constexpr int64_t kRowsPerTask = 512;  // few enough that the long rows of the first ids are shared out
 constexpr int64_t kEdgesPerTask = 1 << 20;
 // A scatter reads the whole input in every thread that takes part; beyond this many the reading outweighs the writing.
 constexpr int kScatterThreads = 16;

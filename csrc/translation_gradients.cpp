@@ -98,11 +98,12 @@ struct OwnScratch {
   OwnScratch(Cutter& cut, const Batches& b, int64_t dim)
       : to_query(cut.take<T>(2 * dim)),
         scores(cut.take<T>(b.num_negatives)),
+        weights(cut.take<T>(b.num_negatives)),
         rows(cut.take<const T*>(b.num_negatives)) {}
 
-  T* to_query;     // [2, dim]
-  T* scores;       // [num_negatives]
-  const T** rows;  // [num_negatives]
+  T* to_query;          // [2, dim]
+  T *scores, *weights;  // [num_negatives]
+  const T** rows;       // [num_negatives], those that pull
 };
 
 // A positive with negatives of its own.
@@ -127,20 +128,25 @@ void own_gradients(const Step<T>& step, int64_t p, const OwnScratch<T>& scratch)
   if constexpr (std::is_same_v<N, Dot>) shift = row_sum<Dot>(v.relation, v.tail, dim);
   for (int64_t k = 0; k < num_negatives; ++k) {
     ask_for(k + kRowsAhead);
-    rows[k] = step.entity(negatives[k]);
-    scores[k] = N::score(row_sum<N>(queries + (k < num_tails ? 0 : dim), rows[k], dim));
+    scores[k] = N::score(row_sum<N>(queries + (k < num_tails ? 0 : dim), step.entity(negatives[k]), dim));
     weights[k] = scores[k] + (k < num_tails ? 0 : shift);
   }
   const T positive = N::score(row_sum<N>(queries, v.tail, dim));
   T to_positive, head_shift = 0;
   Side<T> sides[2] = {{weights, num_tails}, {weights + num_tails, num_negatives - num_tails}};
-  step.out.loss[p] = positive_loss(step.options, positive, sides, step.scale(), &to_positive);
+  step.out.loss[p] = positive_loss(step.options, positive, sides, step.scale(), scratch.weights, &to_positive);
   for (int64_t k = num_tails; k < num_negatives; ++k) head_shift += weights[k];
-  for (int64_t k = 0; k < num_negatives; ++k) weights[k] = pull_weight<N>(weights[k], scores[k]);
   std::fill(to_query, to_query + 2 * dim, T{0});
-  pull_partners<N>(queries, rows, weights, num_tails, dim, to_query);
-  pull_partners<N>(queries + dim, rows + num_tails, weights + num_tails, num_negatives - num_tails, dim,
-                   to_query + dim);
+  for (int s = 0; s < 2; ++s) {
+    int64_t pulling = 0;
+    for (int64_t k = s == 0 ? 0 : num_tails; k < (s == 0 ? num_tails : num_negatives); ++k) {
+      weights[k] = pull_weight<N>(weights[k], scores[k]);
+      if (weights[k] == 0) continue;
+      rows[pulling] = step.entity(negatives[k]);
+      scratch.weights[pulling++] = weights[k];
+    }
+    pull_partners<N>(queries + s * dim, rows, scratch.weights, pulling, dim, to_query + s * dim);
+  }
   write_positive<N>(v, queries, to_query, pull_weight<N>(to_positive, positive), head_shift, dim,
                     step.out.positives + p * 3 * dim);
 }
@@ -157,6 +163,7 @@ struct ChunkScratch {
         own_weights(cut.take<T>(b.chunk_size)),
         head_shifts(cut.take<T>(b.chunk_size)),
         to_query(cut.take<T>(2 * dim)),
+        loss_weights(cut.take<T>(b.num_negatives)),
         tile(cut.take<T>(transe_scores_scratch<T>(dim))) {}
 
   T *queries, *to_queries;       // [2, chunk_size, dim]
@@ -164,6 +171,7 @@ struct ChunkScratch {
   T *scores, *weights;           // [chunk_size, number of the side's negatives] of each side, one after the other
   T *own_weights, *head_shifts;  // [chunk_size]
   T* to_query;                   // [2, dim]
+  T* loss_weights;               // [num_negatives]
   T* tile;
 };
 
@@ -240,7 +248,8 @@ class ChunkGradients {
     }
     const T positive = N::score(row_sum<N>(step_.out.queries + p * 2 * dim_, v.tail, dim_));
     T to_positive;
-    step_.out.loss[p] = positive_loss(step_.options, positive, sides, step_.scale(), &to_positive);
+    step_.out.loss[p] =
+        positive_loss(step_.options, positive, sides, step_.scale(), scratch_.loss_weights, &to_positive);
     scratch_.own_weights[i] = pull_weight<N>(to_positive, positive);
     scratch_.head_shifts[i] = 0;
     for (int64_t k = 0; k < size_[1]; ++k) scratch_.head_shifts[i] += sides[1].scores[k];

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "math.h"
 #include "translation_training.h"
 
 namespace tercet {
@@ -20,15 +21,16 @@ struct Side {
   }
 };
 
+// -log sigmoid(-x) and its derivative, sigmoid(x).
 template <class T>
-T log_sigmoid(T x) {
-  return x < 0 ? x - std::log1p(std::exp(x)) : -std::log1p(std::exp(-x));
-}
-
-template <class T>
-T sigmoid(T x) {
-  return 1 / (1 + std::exp(-x));
-}
+struct Softplus {
+  explicit Softplus(T x) {
+    const T e = exponential(x < 0 ? x : -x);
+    value = (x > 0 ? x : T{0}) + log_one_plus(e);
+    slope = (x < 0 ? e : T{1}) / (1 + e);
+  }
+  T value, slope;
+};
 
 template <class T>
 double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive) {
@@ -51,36 +53,47 @@ double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive
 
 template <class T>
 double softmax_loss(T positive, const Side<T>& side, T scale, T* to_positive) {
-  T largest = positive, total = 0;
-  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, side.scores[k]);
-  for (int64_t k = 0; k < side.count; ++k) total += side.scores[k] = std::exp(side.scores[k] - largest);
-  const T own = std::exp(positive - largest);
-  total += own;
-  for (int64_t k = 0; k < side.count; ++k) side.scores[k] *= scale / total;
+  T* scores = side.scores;
+  T largest = positive;
+#pragma omp simd reduction(max : largest)
+  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, scores[k]);
+  const T own = exponential(positive - largest);
+  T total = own;
+#pragma omp simd reduction(+ : total)
+  for (int64_t k = 0; k < side.count; ++k) total += scores[k] = exponential(scores[k] - largest);
+  const T share = scale / total;
+  for (int64_t k = 0; k < side.count; ++k) scores[k] *= share;
   *to_positive += scale * (own / total - 1);
   return std::log(static_cast<double>(total)) + largest - positive;
 }
 
+// weights: [count] scratch.
 template <class T>
-double self_adversarial_loss(T margin, T temperature, T positive, const Side<T>& side, T scale, T* to_positive) {
-  T largest = -std::numeric_limits<T>::infinity(), total = 0;
-  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, temperature * side.scores[k]);
-  const auto weight = [&](T score) { return std::exp(temperature * score - largest); };
-  for (int64_t k = 0; k < side.count; ++k) total += weight(side.scores[k]);
-  double loss = -log_sigmoid(margin + positive);
+double self_adversarial_loss(T margin, T temperature, T positive, const Side<T>& side, T scale, T* weights,
+                             T* to_positive) {
+  T* scores = side.scores;
+  T largest = -std::numeric_limits<T>::infinity(), total = 0, wrong = 0;
+#pragma omp simd reduction(max : largest)
+  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, temperature * scores[k]);
+#pragma omp simd reduction(+ : total)
+  for (int64_t k = 0; k < side.count; ++k) total += weights[k] = exponential(temperature * scores[k] - largest);
+  const T share = scale / (2 * total);
+#pragma omp simd reduction(+ : wrong)
   for (int64_t k = 0; k < side.count; ++k) {
-    T& score = side.scores[k];
-    const T p = weight(score) / total;
-    if (p > 0) loss -= static_cast<double>(p) * log_sigmoid(-margin - score);
-    score = p > 0 ? scale / 2 * p * sigmoid(margin + score) : 0;
+    // An absent negative weighs 0; any finite score keeps 0 times infinity out of the sum.
+    const Softplus<T> softplus(margin + (weights[k] > 0 ? scores[k] : T{0}));
+    wrong += weights[k] * softplus.value;
+    scores[k] = share * weights[k] * softplus.slope;
   }
-  *to_positive -= scale / 2 * sigmoid(-margin - positive);
-  return loss / 2;
+  const Softplus<T> own(-margin - positive);
+  *to_positive -= scale / 2 * own.slope;
+  return (static_cast<double>(own.value) + wrong / total) / 2;
 }
 
-// The loss of a positive with its two sides; its gradients, times `scale`, replace the scores.
+// The loss of a positive with its two sides; its gradients, times `scale`, replace the scores. weights: [largest count]
+// scratch.
 template <class T>
-double positive_loss(const LossOptions& options, T positive, Side<T>* sides, T scale, T* to_positive) {
+double positive_loss(const LossOptions& options, T positive, Side<T>* sides, T scale, T* weights, T* to_positive) {
   const T margin = static_cast<T>(options.margin);
   *to_positive = 0;
   if (options.kind == Loss::kMargin) return margin_loss(margin, positive, sides, scale, to_positive);
@@ -94,7 +107,7 @@ double positive_loss(const LossOptions& options, T positive, Side<T>* sides, T s
       loss += share * softmax_loss(positive, sides[s], scale * share, to_positive);
     } else {
       loss += share * self_adversarial_loss(margin, static_cast<T>(options.temperature), positive, sides[s],
-                                            scale * share, to_positive);
+                                            scale * share, weights, to_positive);
     }
   }
   return loss;

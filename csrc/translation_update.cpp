@@ -33,6 +33,7 @@ class RowUpdate {
     std::fill(gradient_, gradient_ + dim_, T{0});
     const T* pulls[kDecoded];
     T weights[kDecoded];
+    bool pulled = false;
     while (first < last) {
       int64_t count = 0;
       // Gradients that are stored come before those of a positive's own negatives, which are recomputed.
@@ -41,6 +42,7 @@ class RowUpdate {
       if (count) {
         std::fill(weights, weights + count, T{1});
         pull_partners<Dot>(gradient_, pulls, weights, count, dim_, gradient_);
+        pulled = true;
         continue;
       }
       for (; first < last && count < kDecoded; ++first) {
@@ -51,8 +53,9 @@ class RowUpdate {
         weights[count++] = gradients_.negatives[i];
       }
       pull_partners<N>(values, pulls, weights, count, dim_, gradient_);
+      pulled |= count > 0;
     }
-    move(row, values);
+    if (pulled || u_.rule == Rule::kAdam || u_.unit_ball) move(row, values);
   }
 
  private:

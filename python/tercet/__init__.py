@@ -5,6 +5,7 @@ from importlib.metadata import version
 from tercet.graph.entity_sets import EntitySets
 from tercet.graph.knowledge_graph import KnowledgeGraph
 from tercet.ops._scratch import release_scratch
+from tercet.ops.cdist import cdist
 from tercet.ops.entity_sets import count, difference, intersect, top, union
 from tercet.ops.ranking import FilterIndex, Ranks, transe_rank, transe_top
 from tercet.ops.translation import transe_score, transe_scores
@@ -18,6 +19,7 @@ __all__ = [
     "KnowledgeGraph",
     "Ranks",
     "__version__",
+    "cdist",
     "count",
     "difference",
     "follow",

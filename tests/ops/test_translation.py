@@ -282,7 +282,9 @@ def test_empty_inputs(norm: str, shape: tuple[int, int, int]) -> None:
     gradients = torch.autograd.grad(scores.sum(), [queries, entities])
     assert all(torch.equal(g, torch.zeros_like(t)) for g, t in zip(gradients, (queries, entities), strict=True))
     single = tercet.transe_score(queries, queries, -queries, norm=norm)
-    assert single.tolist() == [{"l1": -3.0 * dim, "l2": -3.0 * dim**0.5, "dot": -2.0 * dim}[norm]] * batch
+    assert single.tolist() == pytest.approx(
+        [{"l1": -3.0 * dim, "l2": -3.0 * dim**0.5, "dot": -2.0 * dim}[norm]] * batch
+    )
 
 
 @pytest.mark.parametrize("norm", NORMS)

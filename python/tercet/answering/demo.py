@@ -14,9 +14,9 @@ from tercet.answering.data import Question
 from tercet.answering.demo_graph import build_graph
 from tercet.answering.demo_questions import generate_questions
 from tercet.answering.evaluating import Evaluation
-from tercet.answering.files import write_text
 from tercet.answering.run import Reporter, TrainingResult
 from tercet.answering.training import train
+from tercet.files import write_text
 from tercet.graph.knowledge_graph import KnowledgeGraph
 
 HOPS = 2

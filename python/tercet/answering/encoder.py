@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tercet.answering.data import OTHER_MENTION, OWN_MENTION, tokens
-from tercet.answering.files import write_text
+from tercet.files import write_text
 
 _PAD, _UNKNOWN = "<pad>", "<unknown>"
 Encoded = tuple[Tensor, Tensor, Tensor]

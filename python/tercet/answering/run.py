@@ -19,7 +19,8 @@ from tercet.answering.data import GroundedQuestion
 from tercet.answering.encoder import make_encoder
 from tercet.answering.evaluating import evaluate_model
 from tercet.answering.model import AnswerModel, answer_loss, make_batch
-from tercet.answering.storage import Checkpoint, finish_checkpoint, save_checkpoint, save_model
+from tercet.answering.storage import save_model
+from tercet.checkpoints import Checkpoint, check_same, finish_checkpoint, save_checkpoint
 from tercet.graph.knowledge_graph import KnowledgeGraph
 
 # A pretrained encoder learns this much slower than what is trained from scratch.
@@ -160,11 +161,7 @@ class Run:
         """Raises ValueError where the checkpoint is of other settings, questions or graph."""
         own = {**asdict(self.settings), "questions": self.digest(), "graph": self.graph.fingerprint}
         before = {**state.get("settings", {}), "questions": state.get("questions"), "graph": state.get("graph")}
-        for name, value in own.items():
-            if before.get(name) != value:
-                raise ValueError(
-                    f"{folder}: its run has {name} = {before.get(name)!r}, so --resume cannot use {value!r}"
-                )
+        check_same(folder, before, own)
 
     def snapshot(self) -> Checkpoint:
         """All that the next epoch depends on, copied."""

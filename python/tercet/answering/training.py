@@ -10,7 +10,8 @@ import torch
 
 from tercet.answering.data import Grounder, Question
 from tercet.answering.run import Reporter, Run, TrainingResult, TrainingSettings
-from tercet.answering.storage import check_graph, load_checkpoint, load_config
+from tercet.answering.storage import check_graph, load_config
+from tercet.checkpoints import open_run
 from tercet.graph.knowledge_graph import KnowledgeGraph
 
 
@@ -66,14 +67,7 @@ def train(
     """
     settings = TrainingSettings(hops, encoder, dim, epochs, batch_size, learning_rate, patience, seed)
     folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: the model directory must be a directory")
-    checkpoint = load_checkpoint(folder) if resume else None
-    # What a kill before the first checkpoint leaves behind is no reason to refuse.
-    files = [path for path in folder.iterdir() if not path.match("*.partial")] if folder.exists() else []
-    if checkpoint is None and any(not (resume and path.match("checkpoint-*.safetensors")) for path in files):
-        advice = "it holds no checkpoint to resume" if resume else "to go on with its run, resume (--resume)"
-        raise ValueError(f"{folder}: the model directory must be empty; {advice}")
+    checkpoint = open_run(folder, resume=resume)
     device = torch.device(device)
     graph = (graph if graph.has_inverses else graph.with_inverses()).to(device)
     kept, held_out = _split(list(questions), valid, seed)

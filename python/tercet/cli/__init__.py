@@ -6,17 +6,18 @@ import sys
 
 import typer
 
-from tercet.cli import demo, graph, info, qa
+from tercet.cli import demo, graph, info, kge, qa
 
 app = typer.Typer(
     name="tercet",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Differentiable knowledge-graph traversal, and question answering on it.",
+    help="Differentiable knowledge-graph traversal with question answering on it, and knowledge-graph embedding.",
 )
 app.add_typer(graph.app, name="graph")
 app.add_typer(qa.app, name="qa")
+app.add_typer(kge.app, name="kge")
 app.command("info")(info.command)
 app.command("demo")(demo.command)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from tercet.answering import (
@@ -25,7 +25,7 @@ from tercet.answering import (
     read_questions,
     train,
 )
-from tercet.cli.common import Device, Json, Seed, Threads, print_json, set_up
+from tercet.cli.common import Device, Json, Seed, Threads, print_json, progress_bar, set_up
 from tercet.graph.knowledge_graph import KnowledgeGraph
 
 app = typer.Typer(no_args_is_help=True, help="Train a question answerer on a graph, evaluate it, ask it.")
@@ -71,13 +71,6 @@ class ProgressReporter(Reporter):
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar that vanishes when it is done."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    note = TextColumn("{task.fields[note]}")
-    return Progress(*columns, note, console=console, transient=True, disable=not console.is_terminal)
 
 
 @contextmanager

@@ -32,6 +32,9 @@ class TripleReader:
     Args:
         paths: the files that `read_all` reads; their sizes are what progress is measured by.
         progress: called with (bytes read, bytes in all) while reading.
+
+    Attributes:
+        ends: after `read_all`, how many triples had been read at the end of each file.
     """
 
     def __init__(self, paths: list[Path], progress: Progress | None = None) -> None:
@@ -39,6 +42,7 @@ class TripleReader:
             if not path.is_file():
                 raise FileNotFoundError(f"tercet.KnowledgeGraph.read: {path} is not a file")
         self.paths = paths
+        self.ends: list[int] = []
         self.entities, self.relations = NameBuilder(), NameBuilder()
         self.columns = [torch.empty(1 << 12, dtype=torch.int32) for _ in range(3)]
         self.state = torch.zeros(4, dtype=torch.int64)  # position, line, num_triples, detail: TextState of csrc/names.h
@@ -56,6 +60,7 @@ class TripleReader:
                 self._n_triples(path)
             else:
                 self._text(path)
+            self.ends.append(self.num_triples)
             self._before += path.stat().st_size
             self._report(0)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tercet.files import replaced
 from tercet.graph.names import Names
 
 FORMAT = "tercet.KnowledgeGraph"
@@ -146,21 +145,3 @@ def _fields(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> dict[str
         raise _Fault("its contents do not fit its fingerprint: it was changed or damaged")
     fields["fingerprint"] = fingerprint
     return fields
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and is removed when not."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder does not exist")
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -54,8 +54,8 @@ def transe_score(heads: Tensor, relations: Tensor, tails: Tensor, *, norm: str) 
         raise ValueError(f"tercet.{op}: heads, relations and tails must broadcast, got {shapes}") from None
     if heads.ndim == 0:
         raise ValueError(f"tercet.{op}: heads, relations and tails must be [..., dim], got three numbers")
-    dim = heads.shape[-1]
-    rows = [value.reshape(-1, dim) for value in (heads, relations, tails)]
+    shape = heads.shape[:-1].numel(), heads.shape[-1]
+    rows = [value.reshape(shape) for value in (heads, relations, tails)]
     scores: Tensor = _transe_score(*rows, norm)
     return scores.reshape(heads.shape[:-1])
 

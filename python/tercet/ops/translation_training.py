@@ -194,6 +194,7 @@ def batch_gradients(
     norm: str,
     loss: Loss,
     known: FilterIndex | None = None,
+    out: Gradients | None = None,
     num_threads: int | None = None,
 ) -> Gradients:
     """The loss of one batch and its gradients; the tables stay.
@@ -205,6 +206,7 @@ def batch_gradients(
         loss: what is minimised.
         known: with shared negatives: those that make one of these triples count as absent. Those that equal the true
             entity always do.
+        out: gradients of a batch of these sizes, to be overwritten: fresh memory costs more than a small batch.
         num_threads: CPU threads, default torch's; the result does not depend on it.
     """
     _, size, _ = batches.triples.shape
@@ -212,17 +214,16 @@ def batch_gradients(
     dim = entities.shape[1]
     if entities.device.type != "cpu":
         return Gradients(*reference.batch_gradients(entities, relations, batches, index, norm, loss, known))
-    per_negative = (size, num_negatives) if batches.chunk_size == 1 else (num_chunks, num_negatives, dim)
-    out = Gradients(
-        torch.empty(size, dtype=torch.float64),
-        entities.new_empty(size, 2, dim),
-        entities.new_empty(size, 3, dim),
-        entities.new_empty(per_negative),
-    )
-    code, threads = (
-        _native.DTYPE_CODES[entities.dtype],
-        _native.threads(_checks.threads("batch_gradients", num_threads)),
-    )
+    if out is None:
+        own = batches.chunk_size == 1
+        out = Gradients(
+            torch.empty(size, dtype=torch.float64),
+            entities.new_empty(size, 2, dim),
+            entities.new_empty(size, 3, dim),
+            entities.new_empty((size, num_negatives) if own else (num_chunks, num_negatives, dim)),
+        )
+    code = _native.DTYPE_CODES[entities.dtype]
+    threads = _native.threads(_checks.threads("batch_gradients", num_threads))
     args = _batches_of(batches)
     scratch = torch.empty(threads * _native.cpu.batch_gradients_bytes(code, args, dim), dtype=torch.uint8)
     options = LOSSES.index(loss.name), loss.margin, loss.temperature

@@ -18,7 +18,8 @@ def compare(queries: Tensor, entities: Tensor, norm: str) -> Tensor:
     """Scores of vectors that broadcast: [..., dim] -> [...]."""
     if norm == "dot":
         return (queries * entities).sum(-1)
-    return -(queries - entities).norm(p=1 if norm == "l1" else 2, dim=-1)
+    distances: Tensor = (queries - entities).norm(p=1 if norm == "l1" else 2, dim=-1)
+    return -distances
 
 
 def transe_score(heads: Tensor, relations: Tensor, tails: Tensor, norm: str) -> Tensor:

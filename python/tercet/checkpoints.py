@@ -1,0 +1,81 @@
+"""Checkpoints of a run of training in the directory of its model: JSON and safetensors, never pickle.
+
+checkpoint.json names the safetensors file that belongs to it and is renamed into place last, so a kill at any moment,
+or a full disk, leaves the checkpoint before or the one after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tercet.files import read_json, read_tensors, write_json, write_tensors
+
+CHECKPOINT = "checkpoint.json"
+
+
+@dataclass
+class Checkpoint:
+    """A run between two epochs: `state` is plain JSON, `tensors` the rest."""
+
+    state: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write the checkpoint; then remove the one before."""
+    name = f"checkpoint-{checkpoint.state['epoch']:04d}.safetensors"
+    write_tensors(folder / name, checkpoint.tensors)
+    write_json(folder / CHECKPOINT, {**checkpoint.state, "tensors": name})
+    for other in folder.glob("checkpoint-*.safetensors"):
+        if other.name != name:
+            other.unlink()
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The checkpoint in `folder`, without tensors where its run has finished; None where there is none.
+
+    Raises:
+        ValueError: its files are broken.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    state = read_json(path)
+    if state.get("finished"):
+        return Checkpoint(state, {})
+    return Checkpoint(state, read_tensors(folder / str(state.get("tensors"))))
+
+
+def finish_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Mark the run as finished and remove its tensors: the model's own file holds the best ones."""
+    write_json(folder / CHECKPOINT, {**state, "finished": True})
+    for leftover in (*folder.glob("checkpoint-*.safetensors"), *folder.glob(".*.partial")):
+        leftover.unlink()
+
+
+def open_run(folder: Path, *, resume: bool) -> Checkpoint | None:
+    """What to go on from, where `resume` and there is something; nothing is written.
+
+    Raises:
+        ValueError: the folder holds anything else, or is no folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: the model directory must be a directory")
+    checkpoint = load_checkpoint(folder) if resume else None
+    # What a kill before the first checkpoint leaves behind is no reason to refuse.
+    files = [path for path in folder.iterdir() if not path.match("*.partial")] if folder.exists() else []
+    if checkpoint is None and any(not (resume and path.match("checkpoint-*.safetensors")) for path in files):
+        advice = "it holds no checkpoint to resume" if resume else "to go on with its run, resume (--resume)"
+        raise ValueError(f"{folder}: the model directory must be empty; {advice}")
+    return checkpoint
+
+
+def check_same(folder: Path, before: dict[str, Any], own: dict[str, Any]) -> None:
+    """Raises ValueError where the run of a checkpoint differs from the run that would resume it."""
+    for name, value in own.items():
+        if before.get(name) != value:
+            raise ValueError(f"{folder}: its run has {name} = {before.get(name)!r}, so --resume cannot use {value!r}")

@@ -1,0 +1,17 @@
+"""Settings chosen on the validation split of public graphs."""
+
+from __future__ import annotations
+
+from tercet.embedding.settings import TrainingSettings
+
+PRESETS = {
+    "fb15k-237": TrainingSettings(),
+    "wn18rr": TrainingSettings(),
+}
+
+
+def preset(name: str) -> TrainingSettings:
+    """The settings of that name. ValueError names those there are."""
+    if name not in PRESETS:
+        raise ValueError(f"tercet.embedding.preset: name must be one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]
