@@ -55,7 +55,9 @@ struct TripleRows {
   const T *heads, *relations, *tails;  // [count, dim]
   int64_t count, dim;
 
-  TERCET_HOST_DEVICE T query(int64_t pair, int64_t d) const { return heads[pair * dim + d] + relations[pair * dim + d]; }
+  TERCET_HOST_DEVICE T query(int64_t pair, int64_t d) const {
+    return heads[pair * dim + d] + relations[pair * dim + d];
+  }
   TERCET_HOST_DEVICE T entity(int64_t pair, int64_t d) const { return tails[pair * dim + d]; }
 };
 

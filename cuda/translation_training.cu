@@ -22,10 +22,10 @@ void apply_gradients(const Queue& queue, Norm norm, const Tables<T>& tables, con
   apply_steps(Stream(queue), norm, tables, batches, batch, gradients, entities, relations);
 }
 
-#define TERCET_INSTANTIATE(T)                                                                                     \
-  template void own_scores<T>(const Queue&, Norm, const Tables<T>&, const Batches&, int64_t, T*, T*);             \
-  template void own_gradients<T>(const Queue&, Norm, const Tables<T>&, const Batches&, int64_t, const T*, T*);    \
-  template void apply_gradients<T>(const Queue&, Norm, const Tables<T>&, const Batches&, int64_t,                 \
+#define TERCET_INSTANTIATE(T)                                                                                  \
+  template void own_scores<T>(const Queue&, Norm, const Tables<T>&, const Batches&, int64_t, T*, T*);          \
+  template void own_gradients<T>(const Queue&, Norm, const Tables<T>&, const Batches&, int64_t, const T*, T*); \
+  template void apply_gradients<T>(const Queue&, Norm, const Tables<T>&, const Batches&, int64_t,              \
                                    const BatchGradients<T>&, const Update<T>&, const Update<T>&);
 TERCET_INSTANTIATE(float)
 TERCET_INSTANTIATE(double)

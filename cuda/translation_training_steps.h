@@ -77,7 +77,8 @@ TERCET_HOST_DEVICE inline void positive_gradients(const OwnRows<N, T>& rows, int
       shift += weight;
     }
   }
-  const T to_head = N::pull(to_tails_query, own, query[0], tail), to_tail = N::pull(to_heads_query, own, tail, query[0]);
+  const T to_head = N::pull(to_tails_query, own, query[0], tail),
+          to_tail = N::pull(to_heads_query, own, tail, query[0]);
   // With dot a replaced head's score also holds <r, t>.
   constexpr bool kDot = std::is_same_v<N, Dot>;
   T* out = positives + 3 * p * rows.dim + d;

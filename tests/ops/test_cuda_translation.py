@@ -132,7 +132,7 @@ def random_ranking(
     """Entities, relations, triples, known triples and candidates; equal and nearly equal entities."""
     entities, relations = normal(rng, num_entities, dim, dtype=dtype), normal(rng, 3, dim, dtype=dtype)
     equal = rng.integers(0, num_entities, num_entities // 3)
-    entities[equal] = entities[0] if rng.random() < 0.5 else entities[rng.integers(0, num_entities, len(equal))]
+    entities[equal] = entities[0].clone() if rng.random() < 0.5 else entities[rng.integers(0, num_entities, len(equal))]
     if rng.random() < 0.5:
         entities += entities * 1e-7 * normal(rng, num_entities, dim, dtype=dtype)
     sizes = [num_entities, 3, num_entities]
