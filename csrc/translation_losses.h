@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "math.h"
+#include "elementary.h"
 #include "translation_training.h"
 
 namespace tercet {
@@ -35,7 +35,7 @@ struct Softplus {
 template <class T>
 double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive) {
   const int64_t present = sides[0].present() + sides[1].present();
-  if (!present) return 0;
+  const T share = present ? scale / static_cast<T>(present) : T{0};  // without any, absent ones still become 0
   double loss = 0;
   int64_t violations = 0;
   for (int s = 0; s < 2; ++s) {
@@ -44,11 +44,11 @@ double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive
       const T violation = margin - positive + score;
       violations += violation > 0;
       loss += violation > 0 ? violation : 0;
-      score = violation > 0 ? scale / present : 0;
+      score = violation > 0 ? share : 0;
     }
   }
-  *to_positive = -scale * violations / present;
-  return loss / present;
+  *to_positive = -share * static_cast<T>(violations);
+  return present ? loss / static_cast<double>(present) : 0;
 }
 
 template <class T>

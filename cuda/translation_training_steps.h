@@ -46,19 +46,21 @@ struct OwnRows {
   }
 };
 
+template <class N, class T, class Device>
+void own_scores_by(const Device& device, const OwnRows<N, T>& rows, T* queries, T* scores) {
+  const int64_t num_values = rows.count / rows.num_pairs * 2 * rows.dim;
+  device.for_each("batch_gradients, queries", num_values, [=] TERCET_DEVICE(int64_t i) {
+    queries[i] = rows.query_of(i / rows.dim / 2, static_cast<int>(i / rows.dim % 2), i % rows.dim);
+  });
+  const PairScores<N, T, OwnRows<N, T>> work{rows, scores, 0};
+  device.for_each_block("batch_gradients, scores", WarpSums<T>::num_blocks(rows.count), work);
+}
+
 template <class T, class Device>
 void own_scores_steps(const Device& device, Norm norm, const Tables<T>& tables, const Batches& batches, int64_t batch,
                       T* queries, T* scores) {
-  with_norm(norm, [&](auto n) {
-    using Rows = OwnRows<decltype(n), T>;
-    const Rows rows(tables, batches, batch);
-    const int64_t dim = tables.dim;
-    device.for_each("batch_gradients, queries", batches.size * 2 * dim, [=] TERCET_DEVICE(int64_t i) {
-      queries[i] = rows.query_of(i / dim / 2, static_cast<int>(i / dim % 2), i % dim);
-    });
-    const PairScores<decltype(n), T, Rows> work{rows, scores, 0};
-    device.for_each_block("batch_gradients, scores", WarpSums<T>::num_blocks(rows.count), work);
-  });
+  with_norm(norm,
+            [&](auto n) { own_scores_by(device, OwnRows<decltype(n), T>(tables, batches, batch), queries, scores); });
 }
 
 // One dimension of the gradients to a positive's head, relation and tail.
@@ -87,14 +89,18 @@ TERCET_HOST_DEVICE inline void positive_gradients(const OwnRows<N, T>& rows, int
   out[2 * rows.dim] = kDot ? to_tail + shift * relation : to_tail;
 }
 
+template <class N, class T, class Device>
+void own_gradients_by(const Device& device, const OwnRows<N, T>& rows, const T* weights, T* positives) {
+  device.for_each("batch_gradients, positives", rows.count / rows.num_pairs * rows.dim, [=] TERCET_DEVICE(int64_t i) {
+    positive_gradients(rows, i / rows.dim, i % rows.dim, weights, positives);
+  });
+}
+
 template <class T, class Device>
 void own_gradients_steps(const Device& device, Norm norm, const Tables<T>& tables, const Batches& batches,
                          int64_t batch, const T* weights, T* positives) {
   with_norm(norm, [&](auto n) {
-    const OwnRows<decltype(n), T> rows(tables, batches, batch);
-    device.for_each("batch_gradients, positives", batches.size * tables.dim, [=] TERCET_DEVICE(int64_t i) {
-      positive_gradients(rows, i / rows.dim, i % rows.dim, weights, positives);
-    });
+    own_gradients_by(device, OwnRows<decltype(n), T>(tables, batches, batch), weights, positives);
   });
 }
 

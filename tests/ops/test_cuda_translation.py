@@ -17,12 +17,15 @@ from torch import Tensor
 import tercet
 from strategies import TOLERANCE, dtypes, grid, normal, random_sets, seeds
 from tercet import EntitySets
-from tercet.ops import _native, _ranking_cuda, _translation_cuda, ranking, translation
+from tercet.ops import _native, _ranking_cuda, _translation_cuda, _translation_training_cuda, ranking, translation
+from tercet.ops import translation_training as training
 from tercet.ops.reference import ranking as ranking_reference
 from tercet.ops.reference import translation as reference
+from tercet.ops.reference import translation_training as training_reference
 from tercet.ops.translation import NORMS
 
 NOBODY = 10_000  # the index of a device that does not exist
+RULE = (0, 0.1, 0.9, 0.999, 1e-10, 1)
 norms = st.sampled_from(NORMS)
 quietly = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 # Either side of a tile of pairs (64, 128) and of a step of dimensions (16).
@@ -41,12 +44,15 @@ def calls(dtype: int, norm: int) -> list[tuple[str, tuple[object, ...]]]:
         ("transe_scores", (*start, 0, 0, 1, 1, 1, 0)),
         ("transe_scores_backward", (*start, 0, 0, 1, 1, 1, (0, 1, 1), 0, 0)),
         ("rank_counts", (*start, (0,) * 10, (1, 1, 1, 1), True, 1, (0, 0, 0), 0)),
+        ("own_scores", (*start, (0, 0, 1), (0,) * 9, 0, 0, 0)),
+        ("own_gradients", (*start, (0, 0, 1), (0,) * 9, 0, 0, 0)),
+        ("apply_gradients", (*start, (0, 0, 1), (0,) * 9, 0, (0,) * 4, RULE, (0, 0), (0, 0), False)),
     ]
 
 
 @pytest.mark.parametrize("dtype", [0, 1])
 def test_without_the_device_every_function_names_what_failed(module: ModuleType, dtype: int) -> None:
-    named = {name for name in dir(module) if name.startswith(("transe", "rank"))}
+    named = {name for name in dir(module) if name.startswith(("transe", "rank", "own", "apply"))}
     assert named == {name for name, _ in calls(0, 0)} | {"transe_scores_backward_workspace", "rank_workspace"}
     for name, args in calls(dtype, 0):
         with pytest.raises(RuntimeError, match=r"^tercet: CUDA: cuda(Get|Set)Device: \w+"):
@@ -60,6 +66,10 @@ def test_unknown_codes_are_errors(module: ModuleType) -> None:
     for name, args in calls(0, 3):
         with pytest.raises(ValueError, match="norm must be 0"):
             getattr(module, name)(*args)
+
+    *args, _, of_entities, of_relations, unit_ball = calls(0, 0)[-1][1]
+    with pytest.raises(ValueError, match="rule must be 0"):
+        module.apply_gradients(*args, (3, *RULE[1:]), of_entities, of_relations, unit_ball)
 
 
 def random_tables(seed: int, batch: int, num_entities: int, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -158,6 +168,46 @@ def test_the_reference_ranks_in_the_kernels_place(
             *index.ranges(anchors, kinds, tails=True), None, None, norm, True)  # fmt: skip
     got = ranking._rank_counts_cuda(*args, 0)
     assert all(map(torch.equal, got, ranking_reference.rank_counts(*args)))
+
+
+def random_training(
+    rng: np.random.Generator, norm: str, chunk_size: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, training.Batches]:
+    """Entities, relations and two batches."""
+    entities, relations = normal(rng, 30, 19, dtype=dtype), normal(rng, 3, 19, dtype=dtype)
+    triples = torch.from_numpy(rng.integers(0, [30, 3, 30], (2, 50, 3))).int()
+    return entities, relations, training.sample_batches(triples, num_entities=30, num_negatives=7,
+                                                        chunk_size=chunk_size, seed=int(rng.integers(99)))  # fmt: skip
+
+
+losses = st.builds(training.Loss, st.sampled_from(training.LOSSES), st.sampled_from([0.5, 4.0]), st.just(0.7))
+
+
+@given(seeds, norms, losses)
+@settings(max_examples=15)
+def test_the_weights_of_scores_are_those_of_the_reference(seed: int, norm: str, loss: training.Loss) -> None:
+    entities, relations, batches = random_training(np.random.default_rng(seed), norm, 1, torch.float64)
+    want = training_reference.batch_gradients(entities, relations, batches, 1, norm, loss, None)
+    heads, kinds, tails = batches.triples[1].long().unbind(1)
+    ids, num_tails = batches.negatives[1].long(), batches.num_tails[1]
+    by_side = [reference.compare(query[:, None], entities[ids], norm) for query in want[1].unbind(1)]
+    scores = torch.where(torch.arange(7) < num_tails[:, None], *by_side)
+    positive = reference.transe_score(entities[heads], relations[kinds], entities[tails], norm)
+    shift = reference.compare(relations[kinds], entities[tails], norm) if norm == "dot" else None
+    scores = torch.cat([positive[:, None], scores], dim=1)
+    values, weights = _translation_training_cuda.score_weights(scores, shift, num_tails, norm, loss)
+    assert_close(values, want[0])
+    assert_close(weights[:, 1:], want[3])
+    # What is left of the gradient to the head, once the negatives' part is taken away, is the positive's.
+    to_head = want[2][:, 0] - sum_of_pulls(weights[:, 1:], want[1][:, 0], entities[ids], num_tails, norm)
+    assert_close(sum_of_pulls(weights[:, :1], want[1][:, 0], entities[tails][:, None], num_tails + 1, norm), to_head)
+
+
+def sum_of_pulls(weights: Tensor, queries: Tensor, partners: Tensor, num_tails: Tensor, norm: str) -> Tensor:
+    """Sums over the first num_tails partners of weight f(query, partner); see csrc/translation.h."""
+    weights = torch.where(torch.arange(weights.shape[1]) < num_tails[:, None], weights, 0)[..., None]
+    along = partners if norm == "dot" else partners - queries[:, None]
+    return (weights * (along.sign() if norm == "l1" else along)).sum(1)
 
 
 # With a device.
@@ -276,6 +326,32 @@ def test_best_entities_are_those_of_sorted_scores(
     values, order = scores.sort(dim=1, descending=True, stable=True)
     assert torch.equal(got[0], values[:, :k])
     assert torch.equal(got[1], torch.where(values == -torch.inf, -1, order)[:, :k])
+
+
+@pytest.mark.cuda
+@given(seeds, norms, losses, st.sampled_from(training.OPTIMIZERS), st.sampled_from([1, 6]), dtypes, st.booleans())
+@quietly
+def test_training_steps_agree_with_the_cpu(
+    kernels: ModuleType, seed: int, norm: str, loss: training.Loss, name: str, chunk_size: int, dtype: torch.dtype,
+    unit_ball: bool,
+) -> None:  # fmt: skip
+    *tables, batches = random_training(np.random.default_rng(seed), norm, chunk_size, dtype)
+    optimizer = training.Optimizer(name, 0.1)
+
+    def run(device: str) -> list[Tensor]:
+        entities, relations = (t.to(device, copy=True) for t in tables)
+        there = training.Batches(*(t.to(device) for t in batches[:5]), chunk_size)
+        state = training.optimizer_state(optimizer, entities, relations)
+        gradients = training.batch_gradients(entities, relations, there, 1, norm=norm, loss=loss)
+        training.apply_gradients(entities, relations, state, there, 1, gradients, norm=norm, optimizer=optimizer,
+                                 step=1, unit_ball=unit_ball)  # fmt: skip
+        rows = [entities, relations] if name == "sgd" else []  # the others divide by the size of the gradient
+        return [*gradients, *state.entities, *state.relations, *rows]
+
+    got = run("cuda")
+    for mine, want in zip(got, run("cpu"), strict=True):
+        torch.testing.assert_close(mine.cpu(), want, rtol=1e-3, atol=2e-4 if dtype == torch.float32 else 1e-10)
+    assert all(map(torch.equal, run("cuda"), got))
 
 
 @pytest.mark.cuda
