@@ -35,7 +35,6 @@ struct Softplus {
 template <class T>
 double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive) {
   const int64_t present = sides[0].present() + sides[1].present();
-  const T share = present ? scale / static_cast<T>(present) : T{0};  // without any, absent ones still become 0
   double loss = 0;
   int64_t violations = 0;
   for (int s = 0; s < 2; ++s) {
@@ -44,11 +43,12 @@ double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive
       const T violation = margin - positive + score;
       violations += violation > 0;
       loss += violation > 0 ? violation : 0;
-      score = violation > 0 ? share : 0;
+      score = violation > 0 ? scale / present : 0;
     }
   }
-  *to_positive = -share * static_cast<T>(violations);
-  return present ? loss / static_cast<double>(present) : 0;
+  if (!present) return 0;
+  *to_positive = -scale * violations / present;
+  return loss / present;
 }
 
 template <class T>
@@ -72,11 +72,15 @@ template <class T>
 double self_adversarial_loss(T margin, T temperature, T positive, const Side<T>& side, T scale, T* weights,
                              T* to_positive) {
   T* scores = side.scores;
-  T largest = -std::numeric_limits<T>::infinity(), total = 0, wrong = 0;
+  constexpr T kAbsent = -std::numeric_limits<T>::infinity();
+  T largest = kAbsent, total = 0, wrong = 0;
 #pragma omp simd reduction(max : largest)
-  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, temperature * scores[k]);
+  for (int64_t k = 0; k < side.count; ++k) {
+    weights[k] = scores[k] == kAbsent ? kAbsent : temperature * scores[k];  // temperature may be 0
+    largest = std::max(largest, weights[k]);
+  }
 #pragma omp simd reduction(+ : total)
-  for (int64_t k = 0; k < side.count; ++k) total += weights[k] = exponential(temperature * scores[k] - largest);
+  for (int64_t k = 0; k < side.count; ++k) total += weights[k] = exponential(weights[k] - largest);
   const T share = scale / (2 * total);
 #pragma omp simd reduction(+ : wrong)
   for (int64_t k = 0; k < side.count; ++k) {
