@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "math.h"
+#include "elementary.h"
 #include "translation_training.h"
 
 namespace tercet {
@@ -35,7 +35,6 @@ struct Softplus {
 template <class T>
 double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive) {
   const int64_t present = sides[0].present() + sides[1].present();
-  if (!present) return 0;
   double loss = 0;
   int64_t violations = 0;
   for (int s = 0; s < 2; ++s) {
@@ -47,6 +46,7 @@ double margin_loss(T margin, T positive, Side<T>* sides, T scale, T* to_positive
       score = violation > 0 ? scale / present : 0;
     }
   }
+  if (!present) return 0;
   *to_positive = -scale * violations / present;
   return loss / present;
 }
@@ -72,11 +72,15 @@ template <class T>
 double self_adversarial_loss(T margin, T temperature, T positive, const Side<T>& side, T scale, T* weights,
                              T* to_positive) {
   T* scores = side.scores;
-  T largest = -std::numeric_limits<T>::infinity(), total = 0, wrong = 0;
+  constexpr T kAbsent = -std::numeric_limits<T>::infinity();
+  T largest = kAbsent, total = 0, wrong = 0;
 #pragma omp simd reduction(max : largest)
-  for (int64_t k = 0; k < side.count; ++k) largest = std::max(largest, temperature * scores[k]);
+  for (int64_t k = 0; k < side.count; ++k) {
+    weights[k] = scores[k] == kAbsent ? kAbsent : temperature * scores[k];  // temperature may be 0
+    largest = std::max(largest, weights[k]);
+  }
 #pragma omp simd reduction(+ : total)
-  for (int64_t k = 0; k < side.count; ++k) total += weights[k] = exponential(temperature * scores[k] - largest);
+  for (int64_t k = 0; k < side.count; ++k) total += weights[k] = exponential(weights[k] - largest);
   const T share = scale / (2 * total);
 #pragma omp simd reduction(+ : wrong)
   for (int64_t k = 0; k < side.count; ++k) {

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from strategies import dtypes, seeds
+from strategies import dtypes, instruction_set, seeds
+from tercet.ops import _native
 from tercet.ops import translation_training as training
 from tercet.ops.ranking import FilterIndex
 from tercet.ops.reference import translation_training as reference
@@ -280,3 +282,282 @@ def test_tail_probability_of_a_hand_made_case() -> None:
     triples = torch.tensor([[0, 0, 1], [0, 0, 2], [0, 0, 3], [4, 1, 0], [5, 1, 0]])
     # Relation 0: 3 tails a head, 1 head a tail; relation 1: 1 and 2.
     assert training.tail_probability(triples, 3).tolist() == [0.25, 2 / 3, 0.5]
+
+
+def sampled(case: Training, **options: object) -> Batches:
+    """The case's negatives drawn by the kernel."""
+    batches, seed = case.batches, 5
+    return training.sample_batches(
+        batches.triples, num_entities=len(case.entities), num_negatives=batches.negatives.shape[2],
+        chunk_size=batches.chunk_size, known=case.known, seed=seed, **options,
+    )  # fmt: skip
+
+
+def assert_same(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> None:
+    """Equal bit for bit."""
+    assert all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@given(trainings(), st.booleans(), st.integers(0, 2**40), st.integers(0, 1000), seeds)
+def test_sampling_equals_reference(case: Training, bernoulli: bool, first: int, epoch: int, seed: int) -> None:
+    chance = None
+    if bernoulli and case.batches.chunk_size == 1:
+        chance = torch.from_numpy(np.random.default_rng(seed).random(len(case.relations)))
+    want = empty_batches(case.batches.triples, case.batches.negatives.shape[2], case.batches.chunk_size)
+    reference.sample_batches(want, len(case.entities), chance, case.known, training.epoch_key(5, epoch), first)
+    for isa in _native.available_isas():
+        with instruction_set(isa):
+            for threads in (1, 2, 7):
+                got = sampled(case, tail_probability=chance, epoch=epoch, first=first, num_threads=threads)
+                assert_same(got[:5], want[:5])
+                assert got.chunk_size == want.chunk_size
+
+
+@pytest.mark.parametrize("num_entities", [2, 2048, 2049, 2**22, 2**22 + 1, 2**31 - 1])
+@pytest.mark.parametrize(("chunk_size", "num_negatives"), [(1, 3), (50, 40)])
+def test_sampling_of_many_entities_equals_reference(num_entities: int, chunk_size: int, num_negatives: int) -> None:
+    rng = np.random.default_rng(num_entities)
+    columns = [rng.integers(0, size, 9 * 120) for size in (num_entities, 3000, num_entities)]
+    triples = torch.from_numpy(np.stack(columns, 1)).int().reshape(9, 120, 3)
+    triples[0, 0, 0], triples[0, 0, 2] = num_entities - 1, 0
+    want = empty_batches(triples, num_negatives, chunk_size)
+    reference.sample_batches(want, num_entities, None, None, training.epoch_key(1, 2), 7)
+    for threads in (1, 4):
+        got = training.sample_batches(triples, num_entities=num_entities, num_negatives=num_negatives, seed=1, epoch=2,
+                                      chunk_size=chunk_size, first=7, num_threads=threads)  # fmt: skip
+        assert_same(got[:5], want[:5])
+    assert int(want.negatives.min()) >= 0
+    assert int(want.negatives.max()) < num_entities
+
+
+def test_batches_do_not_depend_on_how_an_epoch_is_divided() -> None:
+    triples = torch.from_numpy(np.random.default_rng(0).integers(0, 40, (6, 10, 3))).int()
+    options = {"num_entities": 40, "num_negatives": 5, "chunk_size": 4, "seed": 3, "epoch": 1}
+    whole = training.sample_batches(triples, **options)
+    later = training.sample_batches(triples[4:], first=4 * 3, **options)
+    assert_same(later[:5], tuple(part[4:] for part in whole[:5]))
+    for other in ({"seed": 4}, {"epoch": 2}, {"first": 1}):
+        assert not torch.equal(training.sample_batches(triples, **{**options, **other}).negatives, whole.negatives)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 100])
+def test_negatives_are_uniform(chunk_size: int) -> None:
+    """Of the 50 (49) entities that can be drawn, with a chi-square test that one in a million correct samplers fails."""
+    triples = torch.zeros(20, 500, 3, dtype=torch.int32)
+    batches = training.sample_batches(triples, num_entities=50, num_negatives=41 if chunk_size == 1 else 4001,
+                                      chunk_size=chunk_size, seed=11)  # fmt: skip
+    counts = batches.negatives.flatten().bincount(minlength=50).double()
+    if chunk_size == 1:
+        assert counts[0] == 0
+        counts = counts[1:]
+    chi_square = float((counts - counts.mean()).square().sum() / counts.mean())
+    assert chi_square < 110  # the quantile 1 - 1e-6 of 49 degrees of freedom is 109.5
+    share = batches.num_tails.double() / batches.negatives.shape[2]
+    assert set(batches.num_tails.unique().tolist()) == {
+        batches.negatives.shape[2] // 2,
+        batches.negatives.shape[2] // 2 + 1,
+    }
+    assert abs(float(share.mean()) - 0.5) < 0.01
+
+
+def test_bernoulli_replaces_the_side_with_fewer_true_entities() -> None:
+    triples = torch.zeros(10, 1000, 3, dtype=torch.int32)
+    triples[:, :, 1] = torch.arange(1000, dtype=torch.int32) % 3
+    chance = torch.tensor([0.25, 1.0, 0.0], dtype=torch.float64)
+    batches = training.sample_batches(triples, num_entities=9, num_negatives=8, tail_probability=chance, seed=2)
+    shares = [float(batches.num_tails[:, relation::3].double().mean()) / 8 for relation in range(3)]
+    assert abs(shares[0] - 0.25) < 0.01  # about four standard deviations
+    assert shares[1:] == [1.0, 0.0]
+
+
+def test_known_triples_are_avoided_where_others_exist() -> None:
+    rng = np.random.default_rng(4)
+    triples = torch.from_numpy(np.stack([rng.integers(0, size, 400) for size in (25, 3, 25)], 1)).int()
+    known = FilterIndex(triples, num_entities=25, num_relations=3)
+    facts = set(map(tuple, triples.tolist()))
+    batches = training.sample_batches(triples[None], num_entities=25, num_negatives=20, known=known, seed=6)
+    free = training.sample_batches(triples[None], num_entities=25, num_negatives=20, seed=6)
+
+    def share_known(batches: Batches) -> int:
+        found = 0
+        for triple, negatives, num_tails in zip(
+            triples.tolist(), batches.negatives[0].tolist(), batches.num_tails[0].tolist(), strict=True
+        ):
+            for slot, negative in enumerate(negatives):
+                corrupted = (*triple[:2], negative) if slot < num_tails else (negative, *triple[1:])
+                assert corrupted != tuple(triple)
+                found += corrupted in facts
+        return found
+
+    assert share_known(free) > 500
+    assert share_known(batches) == 0
+    # Where all but the true one are known there is nothing else to draw.
+    full = torch.tensor([[0, 0, t] for t in range(4)] + [[h, 0, 0] for h in range(4)])
+    known = FilterIndex(full, num_entities=4, num_relations=1)
+    rest = training.sample_batches(
+        torch.zeros(1, 50, 3, dtype=torch.int32), num_entities=4, num_negatives=6, known=known
+    )
+    assert set(rest.negatives.unique().tolist()) == {1, 2, 3}
+
+
+def assert_gradients(got: Gradients, want: Gradients, dtype: torch.dtype) -> None:
+    """Equal but for rounding: scores of up to a few hundred, whose exponentials are taken."""
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    assert got.loss.dtype == torch.float64
+    size = len(want.loss)
+    torch.testing.assert_close(got.loss, want.loss, rtol=tolerance, atol=tolerance)
+    for name in ("queries", "positives", "negatives"):
+        have, wanted = getattr(got, name), getattr(want, name)
+        assert have.dtype == dtype
+        torch.testing.assert_close(
+            have.double(), wanted, rtol=tolerance, atol=tolerance / (1 if name == "queries" else size)
+        )
+
+
+def check_gradients(case: Training, index: int, norm: str, loss: Loss) -> None:
+    wide = case.entities.double(), case.relations.double()
+    want = Gradients(*reference.batch_gradients(*wide, case.batches, index, norm, loss, case.known))
+    for isa in _native.available_isas():
+        with instruction_set(isa):
+            first, *others = (
+                training.batch_gradients(case.entities, case.relations, case.batches, index, norm=norm, loss=loss,
+                                         known=case.known, num_threads=threads)
+                for threads in (1, 2, 7)
+            )  # fmt: skip
+        assert_gradients(first, want, case.entities.dtype)
+        for other in others:
+            assert_same(other, first)
+
+
+@given(trainings(), st.sampled_from(NORMS), losses)
+def test_gradients_equal_reference(case: Training, norm: str, loss: Loss) -> None:
+    check_gradients(case, len(case.batches.triples) - 1, norm, loss)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 60])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("norm", NORMS)
+def test_gradients_of_large_batches_equal_reference(norm: str, loss: str, chunk_size: int) -> None:
+    for dtype, dim in ((torch.float32, 100), (torch.float64, 67)):
+        case = random_training(
+            np.random.default_rng(7), dtype, num_entities=300, num_relations=7, num_batches=1, size=250, dim=dim,
+            num_negatives=33, chunk_size=chunk_size, known=True,
+        )  # fmt: skip
+        check_gradients(case, 0, norm, Loss(loss, 1.5, 0.5))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_positive_without_negatives_has_no_loss(norm: str, loss: str, dtype: torch.dtype) -> None:
+    """Of two entities a shared negative is often the true one, on one side or on both."""
+    seen = set()
+    for seed in range(20):
+        case = random_training(np.random.default_rng(seed), dtype, num_entities=2, num_relations=1, num_batches=1, size=4,
+                               dim=3, num_negatives=2, chunk_size=2, known=bool(seed % 2))  # fmt: skip
+        check_gradients(case, 0, norm, Loss(loss, 20.0, 0.0))
+        absent = [case.absent(0, p, slot) for p in range(4) for slot in range(2)]
+        gradients = training.batch_gradients(case.entities, case.relations, case.batches, 0, norm=norm,
+                                             loss=Loss(loss, 20.0), known=case.known)  # fmt: skip
+        for p, slots in enumerate(zip(absent[::2], absent[1::2], strict=True)):
+            seen.add(sum(slots))
+            if all(slots):
+                assert gradients.loss[p] == 0
+                assert not gradients.positives[p].any()
+    assert seen == {0, 1, 2}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("chunk_size", [1, 3])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_losses_of_scores_of_thousands_are_finite(loss: str, chunk_size: int, dtype: torch.dtype) -> None:
+    case = random_training(np.random.default_rng(8), dtype, num_entities=12, num_relations=2, num_batches=1, size=6, dim=9,
+                           num_negatives=5, chunk_size=chunk_size, known=False)  # fmt: skip
+    case.entities *= 256
+    for norm in NORMS:
+        check_gradients(case, 0, norm, Loss(loss))
+
+
+@given(trainings(), st.sampled_from(NORMS), st.sampled_from(OPTIMIZERS), st.sampled_from(LOSSES), st.booleans())
+def test_updates_equal_reference(case: Training, norm: str, name: str, loss: str, unit_ball: bool) -> None:
+    """Several steps; after each the reference goes on from where the kernel is, as rounding decides signs."""
+    dtype = case.entities.dtype
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    rule = Optimizer(name, learning_rate=0.05, epsilon=1e-2 if dtype == torch.float32 else 1e-8)
+    for isa in _native.available_isas():
+        tables = [case.entities.clone(), case.relations.clone()]
+        state = training.optimizer_state(rule, *tables)
+        for step in (1, 2, 3):
+            index = step % len(case.batches.triples)
+            before = [table.clone() for table in tables]
+            want = [table.double() for table in tables]
+            want_state = training.OptimizerState(*(tuple(t.double() for t in part) for part in state))
+            with instruction_set(isa):
+                gradients = training.batch_gradients(*tables, case.batches, index, norm=norm, loss=Loss(loss),
+                                                     known=case.known)  # fmt: skip
+                training.apply_gradients(*tables, state, case.batches, index, gradients, norm=norm, optimizer=rule,
+                                         step=step, unit_ball=unit_ball, num_threads=2)  # fmt: skip
+            wide = Gradients(*(part.double() for part in gradients))
+            reference.apply_gradients(*want, want_state, case.batches, index, wide, norm, rule, step, unit_ball)
+            for got, wanted in zip(
+                (*tables, *state[0], *state[1]), (*want, *want_state[0], *want_state[1]), strict=True
+            ):
+                torch.testing.assert_close(got.double(), wanted, rtol=tolerance, atol=tolerance)
+            entries = case.batches.entity_entries[index], case.batches.relation_entries[index]
+            for table, old, of in zip(tables, before, entries, strict=True):
+                others = torch.ones(len(table), dtype=torch.bool)
+                others[of >> 32] = False
+                assert torch.equal(table[others], old[others])
+
+
+@pytest.mark.parametrize("chunk_size", [1, 40])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("norm", NORMS)
+def test_training_has_the_same_bits_at_any_thread_count(norm: str, optimizer: str, chunk_size: int) -> None:
+    """A hub has entries beyond what is looked up at once; other rows have one."""
+    rng = np.random.default_rng(9)
+    triples = torch.from_numpy(np.stack([rng.integers(0, size, (3, 200)) for size in (500, 4, 500)], -1)).int()
+    triples[:, :150, 2] = 17
+    known = FilterIndex(triples.reshape(-1, 3), num_entities=500, num_relations=4)
+    rule, loss = Optimizer(optimizer, learning_rate=0.1), Loss("softmax" if chunk_size > 1 else "margin")
+
+    def trained(threads: int) -> tuple[Tensor, ...]:
+        tables = [torch.from_numpy(np.random.default_rng(1).standard_normal((rows, 37))).float() for rows in (500, 4)]
+        state = training.optimizer_state(rule, *tables)
+        batches = training.sample_batches(triples, num_entities=500, num_negatives=9, chunk_size=chunk_size, known=known,
+                                          num_threads=threads)  # fmt: skip
+        assert_entries(batches)
+        for index in range(3):
+            gradients = training.batch_gradients(*tables, batches, index, norm=norm, loss=loss, known=known,
+                                                 num_threads=threads)  # fmt: skip
+            training.apply_gradients(*tables, state, batches, index, gradients, norm=norm, optimizer=rule,
+                                     step=index + 1, unit_ball=True, num_threads=threads)  # fmt: skip
+        return (*tables, *state[0], *state[1])
+
+    want = trained(1)
+    assert all(part.isfinite().all() for part in want)
+    for threads in (2, 3, 8):
+        assert_same(trained(threads), want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_unit_ball_holds_touched_entities_alone(dtype: torch.dtype) -> None:
+    case = random_training(np.random.default_rng(10), dtype, num_entities=40, num_relations=2, num_batches=1, size=3, dim=20,
+                           num_negatives=2, chunk_size=1, known=False)  # fmt: skip
+    case.entities[: len(case.entities) // 2] /= 64
+    before = case.entities.clone(), case.relations.clone()
+    rule = Optimizer("sgd", learning_rate=0.0)
+    gradients = training.batch_gradients(
+        case.entities, case.relations, case.batches, 0, norm="l2", loss=Loss(margin=50.0)
+    )
+    training.apply_gradients(case.entities, case.relations, training.OptimizerState((), ()), case.batches, 0, gradients,
+                             norm="l2", optimizer=rule, step=1, unit_ball=True)  # fmt: skip
+    assert torch.equal(case.relations, before[1])
+    touched = torch.zeros(40, dtype=torch.bool)
+    touched[case.batches.entity_entries[0] >> 32] = True
+    lengths = before[0].norm(dim=1)
+    long = touched & (lengths > 1)
+    assert long.any()
+    assert (touched & ~long).any()
+    assert torch.equal(case.entities[~long], before[0][~long])
+    torch.testing.assert_close(case.entities[long], before[0][long] / lengths[long, None])
