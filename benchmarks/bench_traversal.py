@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import rivals
 import tercet
 import workloads
 from tercet import EntitySets
+from timing import assert_close, measure
 from workloads import Workload
 
 # torch says once that CSR is in beta and that it does not check what we built.
@@ -43,7 +43,6 @@ ENGINES: dict[str, type[rivals.Engine]] = {
     "late mixing": rivals.LateMixing,
     "ULTRA rspmm": rivals.Rspmm,
 }
-SECONDS = 1.5  # what the timed calls of one benchmark take together, as far as three calls allow
 GRIDS = {
     "small": [(50, 0), (100, 10)],
     "full": [(n, 0) for n in (50, 100, 200, 400, 600, 1000)] + [(100, n) for n in (10, 20, 50, 100, 200, 500, 1000)],
@@ -77,17 +76,6 @@ def frontier(load: Workload, hop: int) -> EntitySets:
     return tercet.follow(load.graph, frontier(load, hop - 1), load.relation_weights(rng))
 
 
-def measure(benchmark: BenchmarkFixture, call: Callable[..., Any], fresh: Callable[[], tuple[Any, ...]]) -> None:
-    """Time `call(*fresh())`; drawing the arguments is not timed."""
-    rounds = 1
-    if benchmark.enabled:
-        arguments = fresh()
-        start = time.perf_counter()
-        call(*arguments)
-        rounds = max(3, min(200, int(SECONDS / (time.perf_counter() - start))))
-    benchmark.pedantic(call, setup=lambda: (fresh(), {}), rounds=rounds)
-
-
 def note(benchmark: BenchmarkFixture, load: Workload, name: str, edges: int) -> None:
     """Facts and rates for the saved result."""
     graph = load.graph
@@ -97,13 +85,7 @@ def note(benchmark: BenchmarkFixture, load: Workload, name: str, edges: int) -> 
     )  # fmt: skip
     if benchmark.enabled:
         median = benchmark.stats.stats.median
-        benchmark.extra_info.update(edges_per_second=edges / median, queries_per_second=load.batch / median)
-
-
-def assert_close(got: Tensor, want: Tensor) -> None:
-    """Float32 sums, thousands of terms long at hubs, in another order: equal to 1e-4 of the largest value."""
-    assert got.shape == want.shape
-    assert float((got - want).abs().max()) <= 1e-4 * float(want.abs().max())
+        benchmark.extra_info.update(queries_per_second=load.batch / median, edges_per_second=edges / median)
 
 
 def skip_what_cannot_run(name: str, load: Workload, edges: int) -> None:

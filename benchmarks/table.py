@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import Any
 
 OURS = "tercet"
+NOTES = {
+    "Traversal": "Each call gets fresh relation weights; drawing them and laying them out is not timed, nor is building"
+    " a rival's matrices. edges/s counts the edges that leave the frontier.",
+    "Translation scores": "Each call gets fresh random tables; drawing them is not timed. terms/s counts the dimensions"
+    " of all pairs of a query and an entity.",
+    "Filtered ranking": "Heads and tails of every triple. Each call gets fresh random tables; drawing them is not"
+    " timed, nor is preparing an index of the known triples, except where the triples are raw, as PyKEEN takes them.",
+}  # by title
 
 
 def duration(seconds: float) -> str:
@@ -23,8 +31,8 @@ def duration(seconds: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Three digits in M, k or units a second."""
-    for unit, size in (("M", 1e6), ("k", 1e3)):
+    """Three digits in G, M, k or units a second."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if per_second >= size:
             return f"{per_second / size:.3g} {unit}"
     return f"{per_second:.3g}"
@@ -35,8 +43,11 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
     benchmarks = [entry for entry in benchmarks if "engine" in entry["extra_info"]]
     engines = list(dict.fromkeys(entry["extra_info"]["engine"] for entry in benchmarks))
     rivals = [name for name in engines if name != OURS]
-    yield "| " + " | ".join(["what", OURS, "queries/s", "edges/s", *rivals]) + " |"
-    yield "|---|" + "---:|" * (len(rivals) + 3)
+    ending = "_per_second"
+    ours_info = (entry["extra_info"] for entry in benchmarks if entry["extra_info"]["engine"] == OURS)
+    rates = list(dict.fromkeys(key for info in ours_info for key in info if key.endswith(ending)))
+    yield "| " + " | ".join(["what", OURS, *(key.removesuffix(ending) + "/s" for key in rates), *rivals]) + " |"
+    yield "|---|" + "---:|" * (len(rivals) + len(rates) + 1)
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in benchmarks:
         groups.setdefault(entry["group"], {})[entry["extra_info"]["engine"]] = entry
@@ -45,7 +56,7 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
             continue
         ours = by_engine[OURS]["stats"]["median"]
         info = by_engine[OURS]["extra_info"]
-        cells = [group, duration(ours), rate(info["queries_per_second"]), rate(info["edges_per_second"])]
+        cells = [group, duration(ours), *(rate(info[key]) if key in info else "" for key in rates)]
         for name in rivals:
             median = by_engine[name]["stats"]["median"] if name in by_engine else None
             cells.append("" if median is None else f"{duration(median)} ({median / ours:.3g}x)")
@@ -59,9 +70,8 @@ def document(saved: dict[str, Any], commands: list[str], title: str) -> str:
     head = [
         f"# {title}",
         "",
-        "Medians; in brackets how many times ours. Each call gets fresh relation weights; drawing them and laying them"
-        " out is not timed, nor is building a rival's matrices. edges/s counts the edges that leave the frontier. An"
-        " empty cell: not run (ULTRA absent, or more memory needed than there was).",
+        f"Medians; in brackets how many times ours. {NOTES.get(title, '')} An empty cell: not run (the rival absent or"
+        " not made for the case, or more memory needed than there was).",
         "",
         f"- machine: {cpu.get('brand_raw', machine['processor'])}, {ours['threads']} threads, {ours['isa']};"
         f" load before: {', '.join(map(str, ours['load_before']))}",

@@ -1,4 +1,4 @@
-"""The graphs and queries that the traversal benchmarks run on."""
+"""The graphs, queries and triples that the benchmarks run on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tercet import EntitySets, KnowledgeGraph
+from tercet import EntitySets, FilterIndex, KnowledgeGraph
+from tercet.graph.splits import read_splits
 
 Draw = Callable[[np.random.Generator, int], Tensor]
 
@@ -100,3 +101,36 @@ def power_law(num_entities: int, num_triples: int, num_relations: int, batch: in
 def from_triples(triples: NDArray[np.int64], num_entities: int, num_relations: int) -> KnowledgeGraph:
     """The graph of int64 [num_triples, 3] rows subject, relation, object."""
     return KnowledgeGraph.from_triples(*triples.T, num_entities=num_entities, num_relations=num_relations)
+
+
+@dataclass(eq=False)
+class RankingLoad:
+    """Triples in three splits, int64 [num_triples, 3], and the index of all of them."""
+
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+    num_entities: int
+    num_relations: int
+
+    def __post_init__(self) -> None:
+        self.known = torch.cat([self.train, self.valid, self.test])
+        sizes = {"num_entities": self.num_entities, "num_relations": self.num_relations}
+        self.index = FilterIndex(self.known, **sizes)
+
+
+def public_graph(folder: Path) -> RankingLoad:
+    """A folder of train.txt, valid.txt and test.txt."""
+    splits = read_splits(folder)
+    return RankingLoad(splits.train, splits.valid, splits.test, splits.num_entities, splits.num_relations)
+
+
+def power_law_triples(num_entities: int, num_triples: int, num_relations: int) -> RankingLoad:
+    """Generated: the triples of `power_law` without inverses; a hundredth each is for valid and test."""
+    graph = power_law(num_entities, num_triples, num_relations, 1).graph
+    subjects = torch.repeat_interleave(torch.arange(graph.num_entities), graph.row_offsets.diff())
+    triples = torch.stack([subjects, graph.relations.long(), graph.objects.long()], dim=1)
+    triples = triples[triples[:, 1] < num_relations]
+    triples = triples[torch.randperm(len(triples), generator=torch.Generator().manual_seed(0))]
+    part = len(triples) // 100
+    return RankingLoad(triples[2 * part :], triples[:part], triples[part : 2 * part], num_entities, num_relations)

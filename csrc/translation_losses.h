@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "math.h"
+#include "elementary.h"
 #include "translation_training.h"
 
 namespace tercet {

@@ -2,8 +2,6 @@
 // nothing else happens.
 #include "bind.h"
 
-#include <stdexcept>
-
 #include "entity_sets.h"
 #include "traversal.h"
 
@@ -206,4 +204,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_follow_backward(m);
   bind_merge(m);
   bind_translation(m);
+  bind_training(m);
 }

@@ -2,7 +2,6 @@
 #include <pybind11/stl.h>
 
 #include <array>
-#include <stdexcept>
 
 #include "bind.h"
 #include "ranking.h"
@@ -12,10 +11,10 @@ namespace py = pybind11;
 
 namespace {
 
-using tercet::Norm;
 using tercet::Ranking;
 using tercet::with_dtype;
 using tercet::cuda::at;
+using tercet::cuda::norm_of;
 using tercet::cuda::Pointer;
 using tercet::cuda::queue_of;
 using tercet::cuda::QueueArgs;
@@ -25,11 +24,6 @@ using WeightArgs = std::tuple<Pointer, int64_t, int64_t>;  // data, strides of r
 // entities, relations, anchors, kinds, target_offsets, targets, and ranges and entities of known and of candidates
 using RankingArgs = std::array<Pointer, 10>;
 using RankingSizes = std::array<int64_t, 4>;  // num_entities, dim, num_queries, num_targets
-
-Norm norm_of(int norm) {
-  if (norm < 0 || norm > 2) throw std::invalid_argument("norm must be 0 (l1), 1 (l2) or 2 (dot)");
-  return static_cast<Norm>(norm);
-}
 
 template <class T>
 Ranking<T> ranking_of(const RankingArgs& args, const RankingSizes& sizes, bool tails) {

@@ -49,81 +49,94 @@ void scores_steps(const Device& device, Norm norm, const T* queries, int64_t num
   });
 }
 
-// A warp's 32 threads share a pair: partial sums of the dimensions modulo 32, added in order.
-template <class N, class T>
-struct PairSums {
-  static constexpr int kLanes = 32, kPairs = kBlock / kLanes;
-  struct Shared {
-    T parts[kPairs][kLanes];
-  };
+// The vectors of triples.
+template <class T>
+struct TripleRows {
+  const T *heads, *relations, *tails;  // [count, dim]
+  int64_t count, dim;
 
-  const T *heads, *relations, *tails;  // [batch, dim]
-  int64_t batch, dim;
-
-  TERCET_HOST_DEVICE static int64_t pair_of(int64_t block, int thread) { return block * kPairs + thread / kLanes; }
-
-  TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared) const {
-    const int64_t pair = pair_of(block, thread);
-    T part = 0;
-    for (int64_t d = thread % kLanes; pair < batch && d < dim; d += kLanes) {
-      part = N::add(part, heads[pair * dim + d] + relations[pair * dim + d], tails[pair * dim + d]);
-    }
-    shared.parts[thread / kLanes][thread % kLanes] = part;
+  TERCET_HOST_DEVICE T query(int64_t pair, int64_t d) const {
+    return heads[pair * dim + d] + relations[pair * dim + d];
   }
+  TERCET_HOST_DEVICE T entity(int64_t pair, int64_t d) const { return tails[pair * dim + d]; }
+};
 
-  TERCET_HOST_DEVICE static T sum(int thread, const Shared& shared) {
+// Sums by a warp: partial sums of the dimensions modulo 32, added in order.
+template <class T>
+struct WarpSums {
+  static constexpr int kLanes = 32, kWarps = kBlock / kLanes;
+  T parts[kWarps][kLanes];
+
+  TERCET_HOST_DEVICE static int64_t item_of(int64_t block, int thread) { return block * kWarps + thread / kLanes; }
+  TERCET_HOST_DEVICE static int lane_of(int thread) { return thread % kLanes; }
+  static int64_t num_blocks(int64_t num_items) { return ceil_div(num_items, kWarps); }
+
+  TERCET_HOST_DEVICE void put(int thread, T part) { parts[thread / kLanes][thread % kLanes] = part; }
+  TERCET_HOST_DEVICE T sum(int thread) const {
     T total = 0;
-    for (int lane = 0; lane < kLanes; ++lane) total += shared.parts[thread / kLanes][lane];
+    for (int lane = 0; lane < kLanes; ++lane) total += parts[thread / kLanes][lane];
     return total;
   }
 };
 
-template <class N, class T>
+// A warp's part of the sums of a pair: Rows gives both vectors of it.
+template <class N, class T, class Rows>
+TERCET_HOST_DEVICE inline void put_pair_sum(const Rows& rows, int64_t pair, int thread, WarpSums<T>& sums) {
+  T part = 0;
+  for (int64_t d = sums.lane_of(thread); pair < rows.count && d < rows.dim; d += sums.kLanes) {
+    part = N::add(part, rows.query(pair, d), rows.entity(pair, d));
+  }
+  sums.put(thread, part);
+}
+
+template <class N, class T, class Rows>
 struct PairScores {
-  using Shared = typename PairSums<N, T>::Shared;
+  using Shared = WarpSums<T>;
   struct Own {};
 
-  PairSums<N, T> sums;
-  T* scores;  // [batch]
+  Rows rows;
+  T* scores;  // [count]
   int64_t num_steps;
 
   TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared, Own&) const {
-    sums.start(block, thread, shared);
+    put_pair_sum<N>(rows, shared.item_of(block, thread), thread, shared);
   }
   TERCET_HOST_DEVICE void step(int64_t, int64_t, int, Shared&, Own&) const {}
   TERCET_HOST_DEVICE void finish(int64_t block, int thread, Shared& shared, Own&) const {
-    const int64_t pair = sums.pair_of(block, thread);
-    if (thread % sums.kLanes == 0 && pair < sums.batch) scores[pair] = N::score(sums.sum(thread, shared));
+    const int64_t pair = shared.item_of(block, thread);
+    if (shared.lane_of(thread) == 0 && pair < rows.count) scores[pair] = N::score(shared.sum(thread));
   }
   TERCET_HOST_DEVICE void settle(int64_t, int, Shared&, Own&) const {}
 };
 
 template <class N, class T>
 struct PairGradients {
-  using Shared = typename PairSums<N, T>::Shared;
+  using Shared = WarpSums<T>;
   struct Own {};
 
-  PairSums<N, T> sums;
-  const T* grad;           // [batch]
-  T *to_query, *to_tails;  // [batch, dim]
+  TripleRows<T> rows;
+  const T* grad;           // [count]
+  T *to_query, *to_tails;  // [count, dim]
   int64_t num_steps;
 
   TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared, Own&) const {
-    if constexpr (std::is_same_v<N, L2>) sums.start(block, thread, shared);  // only it needs the distance
+    if constexpr (std::is_same_v<N, L2>) {  // only it needs the distance
+      put_pair_sum<N>(rows, shared.item_of(block, thread), thread, shared);
+    }
   }
   TERCET_HOST_DEVICE void step(int64_t, int64_t, int, Shared&, Own&) const {}
   TERCET_HOST_DEVICE void finish(int64_t block, int thread, Shared& shared, Own&) const {
-    const int64_t pair = sums.pair_of(block, thread), dim = sums.dim;
-    if (pair >= sums.batch) return;
+    const int64_t pair = shared.item_of(block, thread), dim = rows.dim;
+    if (pair >= rows.count) return;
     T weight = grad[pair];
     if constexpr (std::is_same_v<N, L2>) {
-      const T length = std::sqrt(sums.sum(thread, shared));
+      const T length = std::sqrt(shared.sum(thread));
       weight = length > 0 ? weight / length : 0 * length;  // 0, or NaN where the length is
     }
-    for (int64_t i = pair * dim + thread % sums.kLanes; i < (pair + 1) * dim; i += sums.kLanes) {
-      const T query = sums.heads[i] + sums.relations[i], tail = sums.tails[i];
-      to_query[i] = N::pull(T{0}, weight, query, tail);
-      to_tails[i] = N::pull(T{0}, weight, tail, query);
+    for (int64_t d = shared.lane_of(thread); d < dim; d += shared.kLanes) {
+      const T query = rows.query(pair, d), tail = rows.entity(pair, d);
+      to_query[pair * dim + d] = N::pull(T{0}, weight, query, tail);
+      to_tails[pair * dim + d] = N::pull(T{0}, weight, tail, query);
     }
   }
   TERCET_HOST_DEVICE void settle(int64_t, int, Shared&, Own&) const {}
@@ -132,20 +145,20 @@ struct PairGradients {
 template <class T, class Device>
 void score_steps(const Device& device, Norm norm, const T* heads, const T* relations, const T* tails, int64_t batch,
                  int64_t dim, T* scores) {
+  const TripleRows<T> rows{heads, relations, tails, batch, dim};
   with_norm(norm, [&](auto n) {
-    using Sums = PairSums<decltype(n), T>;
-    const PairScores<decltype(n), T> work{Sums{heads, relations, tails, batch, dim}, scores, 0};
-    device.for_each_block("transe_score", ceil_div(batch, Sums::kPairs), work);
+    const PairScores<decltype(n), T, TripleRows<T>> work{rows, scores, 0};
+    device.for_each_block("transe_score", WarpSums<T>::num_blocks(batch), work);
   });
 }
 
 template <class T, class Device>
 void score_backward_steps(const Device& device, Norm norm, const T* grad, const T* heads, const T* relations,
                           const T* tails, int64_t batch, int64_t dim, T* to_query, T* to_tails) {
+  const TripleRows<T> rows{heads, relations, tails, batch, dim};
   with_norm(norm, [&](auto n) {
-    using Sums = PairSums<decltype(n), T>;
-    const PairGradients<decltype(n), T> work{Sums{heads, relations, tails, batch, dim}, grad, to_query, to_tails, 0};
-    device.for_each_block("transe_score_backward", ceil_div(batch, Sums::kPairs), work);
+    const PairGradients<decltype(n), T> work{rows, grad, to_query, to_tails, 0};
+    device.for_each_block("transe_score_backward", WarpSums<T>::num_blocks(batch), work);
   });
 }
 

@@ -1,11 +1,10 @@
-"""CUDA: the kernels against the CPU where there is a device; without one, what surrounds them.
+"""CUDA: the traversal kernels against the CPU where there is a device; without one, what surrounds them.
 
 The kernels' own steps run on the host in tests/cpp/driver_cuda_steps.cpp.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from types import ModuleType
 
@@ -25,25 +24,6 @@ from tercet.ops.reference import traversal as reference
 
 HOW = ("intersection", "union", "difference")
 NOBODY = 10_000  # the index of a device that does not exist
-
-
-@pytest.fixture
-def module() -> ModuleType:
-    """The CUDA module, where it is built."""
-    native = _native.cuda()
-    if native is None:
-        pytest.skip(f"the CUDA module is {_native.cuda_reason()}")
-    return native
-
-
-@pytest.fixture
-def kernels(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """Lets the kernels run on a device, verified or not."""
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device")
-    monkeypatch.setenv("TERCET_UNVERIFIED", "1")
-    yield module
-    torch.cuda.synchronize()
 
 
 # Without a device: the module loads, says what is missing, and the reference takes its place.

@@ -56,7 +56,9 @@ class TransE(torch.nn.Module):
         norm: "l1", "l2" or "dot".
         inverses: whether relations have inverses of their own.
         dtype: float32 or float64.
-        seed: of the first values, uniform in -6 / sqrt(dim) .. 6 / sqrt(dim) (Bordes et al. 2013).
+        seed: of the first values.
+        initial_bound: first values are uniform in -initial_bound .. initial_bound; None: 6 / sqrt(dim) (Bordes et al.
+            2013).
         vocabulary: names of the ids, if they have any.
 
     Attributes:
@@ -83,14 +85,16 @@ class TransE(torch.nn.Module):
 
     def __init__(
         self, num_entities: int, num_relations: int, dim: int, *, norm: str = "l1", inverses: bool = False,
-        dtype: torch.dtype = torch.float32, seed: int = 0, vocabulary: Vocabulary | None = None,
+        dtype: torch.dtype = torch.float32, seed: int = 0, initial_bound: float | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:  # fmt: skip
         if min(num_entities, num_relations, dim) < 1:
             raise ValueError(
                 "tercet.TransE: num_entities, num_relations and dim must be positive, got"
                 f" {num_entities}, {num_relations} and {dim}"
             )
-        generator, bound = torch.Generator().manual_seed(seed), 6 / dim**0.5
+        generator = torch.Generator().manual_seed(seed)
+        bound = 6 / dim**0.5 if initial_bound is None else initial_bound
         rows = num_entities, num_relations * (2 if inverses else 1)
         tables = [(2 * torch.rand(n, dim, generator=generator, dtype=dtype) - 1) * bound for n in rows]
         self._set(tables[0], tables[1], norm, inverses, vocabulary)

@@ -21,6 +21,7 @@ from tercet.graph.splits import Splits, Unseen
 from tercet.graph.storage import digest
 from tercet.ops.translation_training import (
     Batches,
+    Gradients,
     apply_gradients,
     batch_gradients,
     epoch_key,
@@ -100,7 +101,8 @@ class Run:
         self.settings, self.splits, self.reporter, self.num_threads = settings, splits, reporter, num_threads
         model = TransE(
             splits.num_entities, splits.num_relations, settings.dim, norm=settings.norm, inverses=settings.inverses,
-            dtype=getattr(torch, settings.dtype), seed=settings.seed, vocabulary=splits.vocabulary,
+            dtype=getattr(torch, settings.dtype), seed=settings.seed, initial_bound=settings.initial_bound,
+            vocabulary=splits.vocabulary,
         ).to(device)  # fmt: skip
         self.model = model
         # The tables' own memory: the steps change it in place.
@@ -118,6 +120,7 @@ class Run:
         self.num_steps = -(-len(self.triples) // settings.batch_size)
         self.history: list[Epoch] = []
         self.best_epoch, self.stale = 0, 0
+        self.gradients: Gradients | None = None  # memory of the last step, for the next
         self.best: tuple[Tensor, ...] = ()
 
     def identity(self) -> dict[str, Any]:
@@ -222,9 +225,10 @@ class Run:
     def train_step(self, batches: Batches, index: int, step: int) -> Tensor:
         """One step of the optimizer; returns the sum of the losses of its positives."""
         settings, norm = self.settings, self.settings.norm
-        gradients = batch_gradients(
+        fits = self.gradients is not None and len(self.gradients.loss) == batches.triples.shape[1]
+        gradients = self.gradients = batch_gradients(
             *self.tables, batches, index, norm=norm, loss=settings.loss_rule(), known=self.filter,
-            num_threads=self.num_threads,
+            out=self.gradients if fits else None, num_threads=self.num_threads,
         )  # fmt: skip
         optimizer = settings.optimizer_rule((step - 1) / (settings.epochs * self.num_steps))
         apply_gradients(

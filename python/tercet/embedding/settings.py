@@ -30,6 +30,7 @@ class TrainingSettings:
         dtype: "float32" or "float64".
         inverses: learn a vector of its own for the way from tail to head, from (tail, inverse, head) as a second
             triple for each; heads are then ranked as its tails.
+        initial_bound: first values are uniform in -initial_bound .. initial_bound; None: 6 / sqrt(dim).
         num_negatives: for each positive, or with "shared" for each chunk.
         sampling: "uniform": half of the negatives replace the head and half the tail, by any other entity;
             "bernoulli": heads more often where they have many tails, and the other way round; "shared": the positives
@@ -57,6 +58,7 @@ class TrainingSettings:
     dim: int = 128
     dtype: str = "float32"
     inverses: bool = False
+    initial_bound: float | None = None
     num_negatives: int = 64
     sampling: str = "uniform"
     chunk_size: int = 50
@@ -86,6 +88,8 @@ class TrainingSettings:
         for name in ("learning_rate", "temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
+        if self.initial_bound is not None and not 0 < self.initial_bound < float("inf"):
+            raise ValueError(f"{_OP}: initial_bound must be above 0, got {self.initial_bound}")
         if not 0 <= self.margin < float("inf"):
             raise ValueError(f"{_OP}: margin must be at least 0, got {self.margin}")
 

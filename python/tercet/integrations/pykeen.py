@@ -44,7 +44,7 @@ _SCORING = ("predict", "predict_h", "predict_t", "score_h", "score_t", "score_h_
             "_get_entity_representations_from_inductive_mode")  # fmt: skip
 
 
-class TercetTransEInteraction(TransEInteraction):
+class TercetTransEInteraction(TransEInteraction):  # type: ignore[misc]
     """PyKEEN's TransEInteraction on `transe_score` and `transe_scores`.
 
     Scores of every pair of queries and entities (or relations) are computed without the differences that PyKEEN lays
@@ -61,7 +61,8 @@ class TercetTransEInteraction(TransEInteraction):
     def forward(self, h: Tensor, r: Tensor, t: Tensor) -> Tensor:
         """Scores of representations [..., dim] that broadcast: [...]."""
         if self.p not in _NORMS or h.dtype not in _checks.VALUE_DTYPES:
-            return super().forward(h, r, t)
+            theirs: Tensor = super().forward(h, r, t)
+            return theirs
         scores = _scores(h, r, t, _NORMS[self.p])
         return -scores.square() if self.power_norm and self.p == 2 else scores
 
@@ -76,7 +77,7 @@ def _scores(h: Tensor, r: Tensor, t: Tensor, norm: str) -> Tensor:
     return transe_score(h, r, t, norm=norm)
 
 
-class TercetTransE(TransE):
+class TercetTransE(TransE):  # type: ignore[misc]
     """PyKEEN's TransE, scored by `TercetTransEInteraction`.
 
     Its parameters, options, names of weights and results (up to rounding) are those of pykeen.models.TransE.
@@ -172,7 +173,8 @@ def to_pykeen(entities: Any, relations: Any, *, norm: str, inverse_triples: bool
         random_seed=NoRandomSeedNecessary,
     )
     model.load_state_dict(dict(zip(model.state_dict(), (entities, relations), strict=True)), assign=True)
-    return model.requires_grad_()
+    model.requires_grad_()
+    return model
 
 
 def _why_not_transe(model: Any) -> str | None:
@@ -215,7 +217,7 @@ def _tables(model: ERModel) -> Tables:
     return Tables(entities, relations, _NORMS[model.interaction.p])
 
 
-class TercetRankBasedEvaluator(RankBasedEvaluator):
+class TercetRankBasedEvaluator(RankBasedEvaluator):  # type: ignore[misc]
     """PyKEEN's RankBasedEvaluator, with all ranks of a TransE from one call of `tercet.transe_rank`.
 
     Options, metrics and results are PyKEEN's; memory does not grow with the batch, so batch_size and slice_size do
@@ -297,7 +299,9 @@ class TercetRankBasedEvaluator(RankBasedEvaluator):
             reason = "predictions through a sigmoid"  # in float32 it makes equal what is not
         return reason
 
-    def _known(self, model: Any, tables: Tables, triples: Tensor, additional: Tensor | list[Tensor] | None) -> FilterIndex:
+    def _known(
+        self, model: Any, tables: Tables, triples: Tensor, additional: Tensor | list[Tensor] | None
+    ) -> FilterIndex:
         """The index of the filter triples; the last one is kept as long as their contents stay the same."""
         if additional is None:
             parts = [prepare_filter_triples(mapped_triples=triples)]  # PyKEEN's warning

@@ -236,8 +236,8 @@ def _scores_backward_cuda(
         return results[0], results[1]
     weights, queries, entities = _pull_weights(grad, scores), *_rows(queries, entities)
     sides = (to_queries, weights, queries, entities), (to_entities, weights.T, entities, queries)
-    results = [_translation_cuda.weighted_sums(native, *side, norm) if wanted else grad.new_empty(0)
-               for wanted, *side in sides]  # fmt: skip
+    results = [_translation_cuda.weighted_sums(native, weight, rows, partners, norm) if wanted else rows.new_empty(0)
+               for wanted, weight, rows, partners in sides]  # fmt: skip
     return results[0], results[1]
 
 

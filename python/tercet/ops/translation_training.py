@@ -5,7 +5,8 @@
     apply_gradients(..., batches, i, gradients)     each touched row sums its gradients in one order, and moves
 
 The three are plain functions over tables that change in place. What a seed gives does not depend on the number of
-threads. On other devices than the CPU the reference runs.
+threads. On other devices than the CPU the reference runs, but CUDA has kernels for positives with negatives of their
+own and for the update.
 
 Sources: margin: Bordes et al., NIPS 2013; Bernoulli: Wang et al., Knowledge Graph Embedding by Translating on
 Hyperplanes, AAAI 2014; self-adversarial: Sun et al., RotatE, ICLR 2019; row-wise Adagrad and negatives that a chunk
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native, graph_build
+from tercet.ops import _checks, _native, _translation_training_cuda, graph_build
 from tercet.ops.ranking import FilterIndex
 from tercet.ops.reference import translation_training as reference
 from tercet.ops.translation import NORMS
@@ -213,7 +214,14 @@ def batch_gradients(
     _, num_chunks, num_negatives = batches.negatives.shape
     dim = entities.shape[1]
     if entities.device.type != "cpu":
-        return Gradients(*reference.batch_gradients(entities, relations, batches, index, norm, loss, known))
+        native = None
+        if entities.device.type == "cuda" and batches.chunk_size == 1:
+            native = _native.cuda_kernel("batch_gradients")
+        if native is None:
+            return Gradients(*reference.batch_gradients(entities, relations, batches, index, norm, loss, known))
+        fields = _translation_training_cuda.batch_gradients(native, entities, relations, batches, _batches_of(batches),
+                                                            index, norm, loss)  # fmt: skip
+        return Gradients(*fields)
     if out is None:
         own = batches.chunk_size == 1
         out = Gradients(
@@ -259,17 +267,22 @@ def apply_gradients(
         unit_ball: scale touched entities that are longer than 1 (l2) to length 1.
         num_threads: CPU threads, default torch's; the result does not depend on it.
     """
-    if entities.device.type != "cpu":
+    native = _native.cuda_kernel("apply_gradients") if entities.device.type == "cuda" else None
+    if entities.device.type != "cpu" and native is None:
         reference.apply_gradients(
             entities, relations, state, batches, index, gradients, norm, optimizer, step, unit_ball
         )
         return
-    threads = _native.threads(_checks.threads("apply_gradients", num_threads))
-    code, dim = _native.DTYPE_CODES[entities.dtype], entities.shape[1]
     rule = (OPTIMIZERS.index(optimizer.name), optimizer.learning_rate, optimizer.beta1, optimizer.beta2,
             optimizer.epsilon, step)  # fmt: skip
-    scratch = entities.new_empty(threads, dim)
     moments = [tuple(_native.pointer(t) for t in (*part, None, None)[:2]) for part in state]
+    if native is not None:
+        _translation_training_cuda.apply_gradients(native, entities, relations, _batches_of(batches), index, gradients,
+                                                   norm, rule, moments, unit_ball)  # fmt: skip
+        return
+    threads = _native.threads(_checks.threads("apply_gradients", num_threads))
+    code, dim = _native.DTYPE_CODES[entities.dtype], entities.shape[1]
+    scratch = entities.new_empty(threads, dim)
     _native.cpu.apply_gradients(code, NORMS.index(norm), (entities.data_ptr(), relations.data_ptr(), dim),
                                 _batches_of(batches), index, tuple(map(_native.pointer, gradients)), rule, moments[0],
                                 moments[1], unit_ball, scratch.data_ptr(), threads)  # fmt: skip
