@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from translation_mutants import TRANSLATION
+
 
 class Mutant(NamedTuple):
     """`old` occurs exactly once in csrc/`file`."""
@@ -335,6 +337,7 @@ MUTANTS = [
         ("graph_build.cpp", _GRAPH),
         ("row_sort.h", _ROWS),
         ("names.cpp", _NAMES),
+        *TRANSLATION,
     )
     for name, old, new in mutants
 ]

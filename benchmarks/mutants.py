@@ -53,6 +53,13 @@ TESTS = {
     "graph_build": ["tests/graph/test_knowledge_graph.py", "tests/graph/test_checks.py", "tests/graph/test_storage.py"],
     "row_sort": ["tests/graph/test_knowledge_graph.py"],
     "names": ["tests/graph/test_names.py", "tests/graph/test_readers.py", "tests/graph/test_storage.py"],
+    "ranking": ["tests/ops/test_ranking.py"],
+    "exact": ["tests/ops/test_ranking.py"],
+    "simd": ["tests/ops/test_translation.py"],
+    "translation.": ["tests/ops/test_translation.py"],
+    "translation_tile": ["tests/ops/test_translation.py"],
+    "translation_": ["tests/ops/test_translation_training.py"],
+    "elementary": ["tests/ops/test_translation_training.py"],
 }
 # The copy comes first and the editable install's finder goes; examples are the same in each run and are not shrunk.
 RUN = """
@@ -113,10 +120,14 @@ class Workshop:
         self.link(self.module, FLAGS, changed, self.folder / "package" / "tercet" / "ops" / f"_cpu_{ISA}{suffix}")
 
     def dependents(self, file: str) -> list[str]:
-        """The sources to compile when `file` changes."""
-        if file.endswith(".cpp"):
-            return [file]
-        return [name for name in self.sources if f'#include "{file}"' in (self.csrc / name).read_text(encoding="utf-8")]
+        """The sources to compile when `file` changes: those that include it, through other headers too."""
+        found, new = {file}, {file}
+        while new:
+            includes = [f'#include "{name}"' for name in new]
+            texts = {path.name: path.read_text(encoding="utf-8") for path in self.csrc.iterdir()}
+            new = {name for name, text in texts.items() if any(line in text for line in includes)} - found
+            found |= new
+        return [name for name in self.sources if name in found]
 
     def run_tests(self, tests: list[str]) -> str:
         """The test that fails first, or nothing."""
