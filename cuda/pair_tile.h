@@ -153,8 +153,10 @@ struct PairTile {
   }
 
   TERCET_HOST_DEVICE void fetch_side(const T* rows, int64_t num_rows, int64_t row, int64_t d, T* moved) const {
+    const int64_t stride = kRowsAtOnce * dim, end = d < dim ? num_rows : 0;
+    int64_t place = row * dim + d;
     TERCET_UNROLL
-    for (int i = 0; i < kMoved; ++i, row += kRowsAtOnce) moved[i] = d < dim && row < num_rows ? rows[row * dim + d] : 0;
+    for (int i = 0; i < kMoved; ++i, place += stride) moved[i] = row + i * kRowsAtOnce < end ? rows[place] : 0;
   }
 
   TERCET_HOST_DEVICE static void keep(int thread, const Own& own, typename Shared::Buffer& buffer) {

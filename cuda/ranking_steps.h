@@ -139,6 +139,7 @@ struct RankTiles {
   }
 
   TERCET_HOST_DEVICE void finish(int64_t block, int thread, Shared& shared, Own& own) const {
+    const int64_t first_query = query_at(block, 0), first_entity = tile.first_entity(block);
     TERCET_UNROLL
     for (int i = 0; i < Tile::kOwn; ++i) {
       const int query = Tile::query_of(thread, i);
@@ -148,7 +149,7 @@ struct RankTiles {
         const int entity = Tile::entity_of(thread, j);
         open |= (shared.rivals[query][entity / 32] >> entity % 32 & 1) << j;
       }
-      if (open) decide(block, thread, query, open, own.sums[i], shared);
+      if (open) decide(first_query + query, first_entity, query, thread, open, own.sums[i], shared);
     }
   }
 
@@ -208,13 +209,13 @@ struct RankTiles {
   }
 
   // One query's sums against its targets. A sum in the band of any target is left to exact sums for all of them.
-  TERCET_HOST_DEVICE void decide(int64_t block, int thread, int row, uint32_t open, const T* sums,
+  TERCET_HOST_DEVICE void decide(int64_t query, int64_t first_entity, int row, int thread, uint32_t open, const T* sums,
                                  Shared& shared) const {
-    const int64_t query = query_at(block, row), first = first_target(query), last = first_target(query + 1);
+    const int64_t first = first_target(query), last = first_target(query + 1);
     uint32_t unsure = 0;
     for (int64_t t = first; t < last; ++t) {
       const T lower = view.memory.lower[t], upper = view.memory.upper[t];
-      const int64_t target = view.ranking.targets[t] - tile.first_entity(block);
+      const int64_t target = view.ranking.targets[t] - first_entity;
       TERCET_UNROLL
       for (int j = 0; j < Tile::kOwn; ++j) {
         const bool in_band = !(sums[j] < lower) && !(sums[j] > upper) && Tile::entity_of(thread, j) != target;

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tercet.ops import _checks, _native, _ranking_cuda, graph_build
 from tercet.ops._library import define
+from tercet.ops.graph_build import Csr
 from tercet.ops.reference import ranking as reference
 from tercet.ops.translation import NORMS, _scores_cuda, check_pair
 
@@ -46,13 +47,11 @@ class FilterIndex:
         self, triples: Tensor, *, num_entities: int, num_relations: int, num_threads: int | None = None
     ) -> None:
         check_triples("FilterIndex", "triples", triples)
-        heads, relations, tails = triples.unbind(1)
-        sizes = num_entities, num_relations
-        by_head = graph_build.build("FilterIndex", heads, relations, tails, *sizes, num_threads=num_threads)
-        by_tail = graph_build.build("FilterIndex", tails, relations, heads, *sizes, num_threads=num_threads)
         self.num_entities, self.num_relations = num_entities, num_relations
-        self.by_head = graph_build.Csr(*(None if t is None else t.to(triples.device) for t in by_head))  # type: ignore[arg-type]
-        self.by_tail = graph_build.Csr(*(None if t is None else t.to(triples.device) for t in by_tail))  # type: ignore[arg-type]
+        self.by_head, self.by_tail = (
+            _by_end("FilterIndex", triples, (num_entities, num_relations), num_threads, tails=tails)
+            for tails in (True, False)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -69,10 +68,7 @@ class FilterIndex:
         """The index on a device."""
         moved = object.__new__(FilterIndex)
         moved.num_entities, moved.num_relations = self.num_entities, self.num_relations
-        moved.by_head, moved.by_tail = (
-            graph_build.Csr(*(None if t is None else t.to(device) for t in csr))  # type: ignore[arg-type]
-            for csr in (self.by_head, self.by_tail)
-        )
+        moved.by_head, moved.by_tail = _moved(self.by_head, device), _moved(self.by_tail, device)
         return moved
 
     def tails(self, head: int, relation: int) -> Tensor:
@@ -99,17 +95,32 @@ class FilterIndex:
             relations: int32 [num_queries].
             tails: whether the tails of the heads are asked for, or the heads of the tails.
         """
-        csr = self.by_head if tails else self.by_tail
-        if anchors.device.type == "cpu":
-            found = torch.empty(len(anchors), 2, dtype=torch.int64)
-            anchors, relations = anchors.contiguous(), relations.contiguous()
-            args = graph_build.graph_args(csr, self.num_relations)
-            _native.cpu.known_ranges(args, anchors.data_ptr(), relations.data_ptr(), len(anchors), found.data_ptr())
-            return found, csr.objects
-        subjects = torch.repeat_interleave(csr.row_offsets.diff())
-        keys = subjects * self.num_relations + csr.relations
-        wanted = anchors.long() * self.num_relations + relations
-        return torch.stack([torch.searchsorted(keys, wanted + side) for side in (0, 1)], dim=1), csr.objects
+        return _ranges(self.by_head if tails else self.by_tail, self.num_relations, anchors, relations)
+
+
+def _ranges(csr: Csr, num_relations: int, subjects: Tensor, relations: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the edges of each (subject, relation) stand, int64 [num_queries, 2], and the objects of all edges."""
+    if subjects.device.type == "cpu":
+        found = torch.empty(len(subjects), 2, dtype=torch.int64)
+        subjects, relations = subjects.contiguous(), relations.contiguous()
+        args = graph_build.graph_args(csr, num_relations)
+        _native.cpu.known_ranges(args, subjects.data_ptr(), relations.data_ptr(), len(subjects), found.data_ptr())
+        return found, csr.objects
+    keys = torch.repeat_interleave(csr.row_offsets.diff()) * num_relations + csr.relations
+    wanted = subjects.long() * num_relations + relations
+    return torch.stack([torch.searchsorted(keys, wanted + side) for side in (0, 1)], dim=1), csr.objects
+
+
+def _by_end(op: str, triples: Tensor, sizes: tuple[int, int], num_threads: int | None, *, tails: bool) -> Csr:
+    """Triples by (head, relation), or by (tail, relation), on their device."""
+    heads, relations, objects = triples.unbind(1)
+    ends = (heads, relations, objects) if tails else (objects, relations, heads)
+    csr = graph_build.build(op, *ends, *sizes, num_threads=num_threads)
+    return _moved(csr, triples.device)
+
+
+def _moved(csr: Csr, device: str | torch.device) -> Csr:
+    return Csr(*(None if t is None else t.to(device) for t in csr))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -175,14 +186,18 @@ def transe_rank(
     _checks.in_range(op, "triples[:, ::2]", triples[:, ::2], len(entities))
     _checks.in_range(op, "triples[:, 1]", triples[:, 1], len(relations))
     threads = _checks.threads(op, num_threads)
-    known = _index(op, known, entities, relations, num_threads)
+    _check_known(op, known, entities, relations)
     entities, relations = _in_range_of_squares(op, entities.detach(), relations.detach())
-    rivals = _candidates(op, candidates, entities, relations)
+    rivals, sizes = _candidates(op, candidates, entities, relations), (len(entities), len(relations))
     ranks = torch.empty(3, len(triples), 2, dtype=torch.int64, device=triples.device)
     for side, tails in enumerate((False, True)):
         order, anchors, kinds, offsets = _queries(triples, len(relations), tails)
         targets = triples[order, 2 if tails else 0].int()
-        known_ranges, known_entities = (None, None) if known is None else known.ranges(anchors, kinds, tails=tails)
+        known_ranges = known_entities = None
+        if known is not None:
+            known_ranges, known_entities = _known_ranges(
+                op, known, sizes, anchors, kinds, tails=tails, num_threads=num_threads
+            )
         rival_ranges, rival_entities = (None, None) if rivals is None else rivals[side]
         if rival_ranges is not None:
             rival_ranges = rival_ranges[kinds.long()]
@@ -288,28 +303,38 @@ def _in_range_of_squares(op: str, entities: Tensor, relations: Tensor) -> tuple[
     return entities.contiguous(), relations.contiguous()
 
 
-def _index(
-    op: str, known: FilterIndex | Tensor | None, entities: Tensor, relations: Tensor, num_threads: int | None
-) -> FilterIndex | None:
+def _check_known(op: str, known: FilterIndex | Tensor | None, entities: Tensor, relations: Tensor) -> None:
     sizes = len(entities), len(relations)
-    if known is None:
-        return None
     if isinstance(known, Tensor):
         check_triples(op, "known", known)
         _checks.same(op, "known", known, "entities", entities, dtype=False)
-        return FilterIndex(known, num_entities=sizes[0], num_relations=sizes[1], num_threads=num_threads)
-    if not isinstance(known, FilterIndex):
+        _checks.in_range(op, "known[:, ::2]", known[:, ::2], sizes[0])
+        _checks.in_range(op, "known[:, 1]", known[:, 1], sizes[1])
+    elif isinstance(known, FilterIndex):
+        if (known.num_entities, known.num_relations) != sizes:
+            raise ValueError(
+                f"tercet.{op}: known must be of {sizes[0]} entities and {sizes[1]} relations, got {known.num_entities}"
+                f" and {known.num_relations}"
+            )
+        if known.device != entities.device:
+            raise ValueError(
+                f"tercet.{op}: known and entities must be on one device, got {known.device} and {entities.device}"
+            )
+    elif known is not None:
         raise TypeError(f"tercet.{op}: known must be a FilterIndex, triples or None, got {type(known).__name__}")
-    if (known.num_entities, known.num_relations) != sizes:
-        raise ValueError(
-            f"tercet.{op}: known must be of {sizes[0]} entities and {sizes[1]} relations, got {known.num_entities} and"
-            f" {known.num_relations}"
-        )
-    if known.device != entities.device:
-        raise ValueError(
-            f"tercet.{op}: known and entities must be on one device, got {known.device} and {entities.device}"
-        )
-    return known
+
+
+def _known_ranges(
+    op: str, known: FilterIndex | Tensor, sizes: tuple[int, int], anchors: Tensor, relations: Tensor, *, tails: bool,
+    num_threads: int | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `FilterIndex.ranges`; of triples only those are indexed that some query asks for."""
+    if isinstance(known, FilterIndex):
+        return known.ranges(anchors, relations, tails=tails)
+    asked = torch.zeros(sizes[0], dtype=torch.bool, device=anchors.device)
+    asked[anchors.long()] = True
+    part = known[asked[known[:, 0 if tails else 2].long()]]
+    return _ranges(_by_end(op, part, sizes, num_threads, tails=tails), sizes[1], anchors, relations)
 
 
 Rivals = tuple[Tensor, Tensor]  # ranges int64 [num_relations, 2], entities int32
