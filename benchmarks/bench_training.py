@@ -34,8 +34,9 @@ from tercet.embedding import TrainingSettings, TransE, train
 from tercet.evaluation.ranking import link_prediction_metrics
 from tercet.graph.splits import Splits, read_splits
 
-OWN = TrainingSettings(norm="l1", dim=200, num_negatives=32, loss="margin", margin=1.0, optimizer="adagrad",
-                       learning_rate=0.1, batch_size=1000, valid_every=1_000_000, patience=1_000_000)  # fmt: skip
+OWN = TrainingSettings(norm="l1", dim=200, num_negatives=32, sampling="uniform", filter_negatives=False, loss="margin",
+                       margin=1.0, optimizer="adagrad", learning_rate=0.1, schedule="constant", batch_size=1000,
+                       valid_every=1_000_000, patience=1_000_000)  # fmt: skip
 SHARED = replace(OWN, norm="dot", loss="softmax", sampling="shared", chunk_size=50, num_negatives=100)
 OPTIMIZERS: dict[str, Any] = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam}
 Trained = tuple[list[float], tuple[Tensor, Tensor]]  # seconds of each epoch, entities and relations

@@ -133,7 +133,7 @@ def train_command(
         bool | None, _setting("inverses", "Learn an inverse of each relation.", "--inverses/--no-inverses")
     ] = None,
     initial_bound: Annotated[
-        float | None, _setting("initial_bound", "First values are uniform up to this; None: 6 / sqrt(dim).")
+        float | None, _setting("initial_bound", "First values are uniform up to this; None: by loss and norm.")
     ] = None,
     dtype: Annotated[str | None, _setting("dtype", "float32 or float64.")] = None,
     epochs: Annotated[int | None, _setting("epochs", "At most this many; training stops early.")] = None,

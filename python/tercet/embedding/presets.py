@@ -5,7 +5,7 @@ from __future__ import annotations
 from tercet.embedding.settings import TrainingSettings
 
 PRESETS = {
-    "fb15k-237": TrainingSettings(),
+    "fb15k-237": TrainingSettings(dim=400, margin=9.0, learning_rate=2e-3, epochs=40),
     "wn18rr": TrainingSettings(),
 }
 

@@ -101,7 +101,7 @@ class Run:
         self.settings, self.splits, self.reporter, self.num_threads = settings, splits, reporter, num_threads
         model = TransE(
             splits.num_entities, splits.num_relations, settings.dim, norm=settings.norm, inverses=settings.inverses,
-            dtype=getattr(torch, settings.dtype), seed=settings.seed, initial_bound=settings.initial_bound,
+            dtype=getattr(torch, settings.dtype), seed=settings.seed, initial_bound=settings.first_bound(),
             vocabulary=splits.vocabulary,
         ).to(device)  # fmt: skip
         self.model = model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tercet.ops.translation import NORMS
@@ -30,7 +31,9 @@ class TrainingSettings:
         dtype: "float32" or "float64".
         inverses: learn a vector of its own for the way from tail to head, from (tail, inverse, head) as a second
             triple for each; heads are then ranked as its tails.
-        initial_bound: first values are uniform in -initial_bound .. initial_bound; None: 6 / sqrt(dim).
+        initial_bound: first values are uniform in -initial_bound .. initial_bound; None: 6 / sqrt(dim) (Bordes et al.
+            2013); where the loss is "self_adversarial" and the norm a distance, what brings first distances near the
+            margin: (margin + 2) / dim for "l1" (Sun et al., RotatE, ICLR 2019), (margin + 2) / sqrt(dim) for "l2".
         num_negatives: for each positive, or with "shared" for each chunk.
         sampling: "uniform": half of the negatives replace the head and half the tail, by any other entity;
             "bernoulli": heads more often where they have many tails, and the other way round; "shared": the positives
@@ -54,27 +57,27 @@ class TrainingSettings:
         ValueError: a setting is out of range.
     """
 
-    norm: str = "l2"
-    dim: int = 128
+    norm: str = "l1"
+    dim: int = 200
     dtype: str = "float32"
     inverses: bool = False
     initial_bound: float | None = None
-    num_negatives: int = 64
-    sampling: str = "uniform"
-    chunk_size: int = 50
-    filter_negatives: bool = False
-    loss: str = "softmax"
-    margin: float = 1.0
+    num_negatives: int = 256
+    sampling: str = "shared"
+    chunk_size: int = 64
+    filter_negatives: bool = True
+    loss: str = "self_adversarial"
+    margin: float = 7.0
     temperature: float = 1.0
-    optimizer: str = "adagrad"
-    learning_rate: float = 0.1
-    schedule: str = "constant"
+    optimizer: str = "adam"
+    learning_rate: float = 4e-3
+    schedule: str = "linear"
     unit_ball: bool = False
-    epochs: int = 100
-    batch_size: int = 1000
+    epochs: int = 50
+    batch_size: int = 1024
     seed: int = 0
     valid_every: int = 5
-    patience: int = 5
+    patience: int = 10
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
@@ -92,6 +95,14 @@ class TrainingSettings:
             raise ValueError(f"{_OP}: initial_bound must be above 0, got {self.initial_bound}")
         if not 0 <= self.margin < float("inf"):
             raise ValueError(f"{_OP}: margin must be at least 0, got {self.margin}")
+
+    def first_bound(self) -> float:
+        """How large first values are; see initial_bound."""
+        if self.initial_bound is not None:
+            return self.initial_bound
+        if self.loss == "self_adversarial" and self.norm != "dot":
+            return (self.margin + 2) / (self.dim if self.norm == "l1" else math.sqrt(self.dim))
+        return 6 / math.sqrt(self.dim)
 
     def loss_rule(self) -> Loss:
         """The loss as the training steps take it."""
