@@ -18,7 +18,21 @@ from grids import grid
 from tercet.embedding import Reporter, TrainingResult, TrainingSettings, TransE, train
 from tercet.graph.splits import Splits
 
-TINY = TrainingSettings(dim=8, epochs=7, batch_size=10, num_negatives=4, learning_rate=0.3, valid_every=2, patience=9)
+TINY = TrainingSettings(
+    norm="l2",
+    dim=8,
+    epochs=7,
+    batch_size=10,
+    num_negatives=4,
+    optimizer="adagrad",
+    learning_rate=0.3,
+    valid_every=2,
+    patience=9,
+    sampling="uniform",
+    filter_negatives=False,
+    loss="softmax",
+    schedule="constant",
+)
 CHANGES = [
     {"optimizer": "adam", "learning_rate": 0.02, "schedule": "linear", "filter_negatives": True},
     {"optimizer": "sgd", "sampling": "bernoulli", "loss": "margin"},
