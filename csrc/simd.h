@@ -128,11 +128,20 @@ inline Lanes<T> subtract(Lanes<T> a, Lanes<T> b, [[maybe_unused]] Lanes<T> ones)
 #endif
 }
 
+// The lanes added up, halves to halves.
 template <class T>
 inline T sum(Lanes<T> lanes) {
-  T total = 0;
-  for (int i = 0; i < kLanes<T>; ++i) total += lanes[i];
-  return total;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return _mm512_reduce_add_ps(lanes);
+  if constexpr (sizeof(T) == 8) return _mm512_reduce_add_pd(lanes);
+#else
+  T part[kLanes<T>];
+  store<T>(part, lanes);
+  for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  }
+  return part[0];
+#endif
 }
 
 }  // namespace tercet

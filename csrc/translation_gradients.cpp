@@ -13,7 +13,7 @@ namespace tercet {
 namespace {
 
 constexpr int64_t kPositivesPerTask = 16;
-constexpr int64_t kRowsAhead = 3;  // negatives that are asked for before they are scored
+constexpr int64_t kRowsAhead = 6;  // negatives that are asked for before they are scored
 
 // Cuts arrays out of one block; over null it only counts.
 class Cutter {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "prefetch.h"
 #include "translation_rows.h"
 #include "translation_training.h"
 
@@ -9,6 +10,7 @@ namespace tercet {
 namespace {
 
 constexpr int64_t kTasksPerThread = 8;
+constexpr int64_t kAhead = 6;     // entries whose vectors are asked for before they are summed
 constexpr int64_t kDecoded = 64;  // entries of a row whose vectors are looked up together
 
 // The rows of one table that a batch touches.
@@ -27,7 +29,8 @@ class RowUpdate {
         gradient_(gradient) {}
 
   // Entries first .. last of one row.
-  void run(const int64_t* entries, int64_t first, int64_t last) {
+  void run(const int64_t* entries, int64_t first, int64_t last, int64_t count_of_all) {
+    for (int64_t i = first + kAhead; i < std::min(last + kAhead, count_of_all); ++i) ask_for(entries[i]);
     const int64_t row = entries[first] >> 32;
     T* values = table_ + row * dim_;
     std::fill(gradient_, gradient_ + dim_, T{0});
@@ -46,10 +49,9 @@ class RowUpdate {
         continue;
       }
       for (; first < last && count < kDecoded; ++first) {
-        const int64_t i = (entries[first] & 0xFFFFFFFF) - 2 * b_.size, p = i / b_.num_negatives;
+        const int64_t i = (entries[first] & 0xFFFFFFFF) - 2 * b_.size;
         if (gradients_.negatives[i] == 0) continue;
-        const bool tail = i - p * b_.num_negatives < b_.num_tails[batch_ * b_.size + p];
-        pulls[count] = gradients_.queries + (2 * p + !tail) * dim_;
+        pulls[count] = query_of(i);
         weights[count++] = gradients_.negatives[i];
       }
       pull_partners<N>(values, pulls, weights, count, dim_, gradient_);
@@ -59,6 +61,19 @@ class RowUpdate {
   }
 
  private:
+  // What an entry will be computed from.
+  void ask_for(int64_t entry) const {
+    if (!stored(entry) && gradients_.negatives[(entry & 0xFFFFFFFF) - 2 * b_.size] == 0) return;
+    const T* vector = stored(entry) ? dense(entry) : query_of((entry & 0xFFFFFFFF) - 2 * b_.size);
+    for (int64_t d = 0; d < dim_; d += 64 / static_cast<int64_t>(sizeof(T))) prefetch(vector + d);
+  }
+  // The query of a positive's own negative i.
+  const T* query_of(int64_t i) const {
+    const int64_t p = i / b_.num_negatives;
+    const bool tail = i - p * b_.num_negatives < b_.num_tails[batch_ * b_.size + p];
+    return gradients_.queries + (2 * p + !tail) * dim_;
+  }
+
   bool stored(int64_t entry) const { return !entities_ || b_.chunk_size > 1 || (entry & 0xFFFFFFFF) < 2 * b_.size; }
   const T* dense(int64_t entry) const {
     const int64_t i = entry & 0xFFFFFFFF;
@@ -140,7 +155,7 @@ void apply_gradients(Norm norm, const Tables<T>& tables, const Batches& batches,
       for (int64_t first = row_start(part.entries, part.count, part.count * t / tasks); first < end;) {
         int64_t last = first + 1;
         while (last < end && part.entries[last] >> 32 == part.entries[first] >> 32) ++last;
-        rows.run(part.entries, first, last);
+        rows.run(part.entries, first, last, part.count);
         first = last;
       }
     });

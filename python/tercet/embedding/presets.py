@@ -6,7 +6,7 @@ from tercet.embedding.settings import TrainingSettings
 
 PRESETS = {
     "fb15k-237": TrainingSettings(dim=400, margin=9.0, learning_rate=2e-3, epochs=40),
-    "wn18rr": TrainingSettings(),
+    "wn18rr": TrainingSettings(dim=500, margin=5.0, num_negatives=1024, learning_rate=4e-3, epochs=80),
 }
 
 
