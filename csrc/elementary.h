@@ -21,7 +21,7 @@ inline float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   const float power = (p * r * r + r) + 1.0f;
-  const float bounded = n < -126.0f ? -126.0f : n;
+  const float bounded = n > -126.0f ? n : -126.0f;  // of NaN too, which no integer is
   const float scale = std::bit_cast<float>((static_cast<int32_t>(bounded) + 127) << 23);
   return x < -87.0f ? 0.0f : power * scale;
 }
