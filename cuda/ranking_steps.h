@@ -190,8 +190,8 @@ struct RankTiles {
     for (int word = 0; word < kWords; ++word) words[word] = first_bits(left - 32 * word);
     if (!any) return;
     const auto is_rival = [&](int64_t entity) { return words[entity / 32] >> entity % 32 & 1; };
-    const auto mark = [&](int entity) {
-      left += 1 - is_rival(entity);
+    const auto mark = [&](int entity) {  // once each
+      left += 1;
       words[entity / 32] |= uint32_t{1} << entity % 32;
     };
     const auto unmark = [&](int entity) {

@@ -257,18 +257,17 @@ struct PullTiles {
   }
   TERCET_HOST_DEVICE static int partner_of(int thread, int i) { return thread / kSide + i * (kBlock / kSide); }
 
-  // Weights of 0 beyond the rows and the piece.
+  // Weights of 0 beyond the rows and the partners; a piece ends with a step.
   TERCET_HOST_DEVICE void fetch(int64_t block, int64_t step, int thread, Own& own) const {
     const int64_t first = piece(block) * partners_of_piece + step * kDepth;
-    const int64_t last = smaller((piece(block) + 1) * partners_of_piece, num_partners);
     const int64_t d = first_dim(block) + thread % kSide;
     TERCET_UNROLL
     for (int i = 0; i < kMoved; ++i) {
       const int64_t row = first_row(block) + weight_row(thread, i), j = first + weight_partner(thread, i);
       own.weights[i] =
-          row < num_rows && j < last ? weights.data[row * weights.row_stride + j * weights.partner_stride] : 0;
+          row < num_rows && j < num_partners ? weights.data[row * weights.row_stride + j * weights.partner_stride] : 0;
       const int64_t partner = first + partner_of(thread, i);
-      own.partners[i] = partner < last && d < dim ? partners[partner * dim + d] : 0;
+      own.partners[i] = partner < num_partners && d < dim ? partners[partner * dim + d] : 0;
     }
   }
 
