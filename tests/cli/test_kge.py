@@ -77,7 +77,7 @@ def test_train_shows_progress_to_people_and_draws(folder: Path) -> None:
 
 def test_every_setting_reaches_the_run(folder: Path) -> None:
     given = {
-        "norm": "l1", "dim": 6, "dtype": "float64", "inverses": True, "num_negatives": 3, "sampling": "shared",
+        "norm": "l1", "dim": 6, "dtype": "float64", "inverses": True, "initial_bound": 0.4, "num_negatives": 3, "sampling": "shared",
         "chunk_size": 7, "filter_negatives": True, "loss": "self_adversarial", "margin": 2.5, "temperature": 0.5,
         "optimizer": "sgd", "learning_rate": 0.2, "schedule": "linear", "unit_ball": True, "epochs": 2,
         "batch_size": 19, "seed": 4, "valid_every": 1, "patience": 2,

@@ -138,6 +138,15 @@ def test_steps_are_those_of_gradient_descent(world: Splits, inverses: bool) -> N
     torch.testing.assert_close(result.model.relations, model.relations, rtol=1e-9, atol=1e-12)
 
 
+def test_training_starts_within_the_initial_bound(world: Splits) -> None:
+    # Steps this small leave the first values where they were.
+    settings = replace(TINY, optimizer="sgd", learning_rate=1e-12, epochs=1)
+    for bound, wanted in ((0.01, 0.01), (None, 6 / settings.dim**0.5)):
+        model = train(world, replace(settings, initial_bound=bound)).model
+        largest = max(float(table.detach().abs().max()) for table in (model.entities, model.relations))
+        assert 0.9 * wanted < largest <= wanted
+
+
 def test_a_seed_gives_the_same_model_at_any_number_of_threads(world: Splits) -> None:
     before = torch.get_rng_state()
     for change in ({}, {"sampling": "shared", "optimizer": "adam"}, {"norm": "l1", "sampling": "bernoulli"}):
@@ -279,6 +288,7 @@ def test_divergence_stops_with_the_epoch_and_the_cure(world: Splits, tmp_path: P
         ({"num_negatives": True}, "num_negatives must be a positive integer, got True"),
         ({"learning_rate": 0.0}, r"learning_rate must be above 0, got 0\.0"),
         ({"temperature": float("inf")}, "temperature must be above 0, got inf"),
+        ({"initial_bound": 0.0}, r"initial_bound must be above 0, got 0\.0"),
         ({"margin": -1.0}, r"margin must be at least 0, got -1\.0"),
     ],
 )

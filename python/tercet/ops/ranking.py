@@ -166,7 +166,7 @@ def transe_rank(
     Example:
         >>> entities, relations = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[1.0]])
         >>> transe_rank(entities, relations, torch.tensor([[0, 0, 2]]), known=None).realistic
-        tensor([[2., 2.]], dtype=torch.float64)
+        tensor([[2.5000, 2.5000]], dtype=torch.float64)
     """
     op = "transe_rank"
     _check_tables(op, entities, relations, norm)
