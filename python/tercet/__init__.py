@@ -7,7 +7,8 @@ from tercet.graph.knowledge_graph import KnowledgeGraph
 from tercet.ops._scratch import release_scratch
 from tercet.ops.cdist import cdist
 from tercet.ops.entity_sets import count, difference, intersect, top, union
-from tercet.ops.ranking import FilterIndex, Ranks, transe_rank, transe_top
+from tercet.ops.filter_index import FilterIndex
+from tercet.ops.ranking import Ranks, transe_rank, transe_top
 from tercet.ops.translation import transe_score, transe_scores
 from tercet.ops.traversal import follow
 

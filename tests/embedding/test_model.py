@@ -16,7 +16,7 @@ from torch import Tensor
 from tercet.embedding import TransE, evaluate
 from tercet.evaluation import link_prediction_metrics
 from tercet.graph.vocabulary import Vocabulary
-from tercet.ops.ranking import FilterIndex
+from tercet.ops.filter_index import FilterIndex
 
 NAMES = Vocabulary.from_strings([f"e{i}" for i in range(12)], ["p", "q", "r"])
 

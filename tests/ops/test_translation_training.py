@@ -14,7 +14,7 @@ from torch import Tensor
 from strategies import dtypes, instruction_set, seeds
 from tercet.ops import _native
 from tercet.ops import translation_training as training
-from tercet.ops.ranking import FilterIndex
+from tercet.ops.filter_index import FilterIndex
 from tercet.ops.reference import translation_training as reference
 from tercet.ops.translation import NORMS
 from tercet.ops.translation_training import LOSSES, OPTIMIZERS, Batches, Gradients, Loss, Optimizer

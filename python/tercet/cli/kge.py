@@ -31,7 +31,7 @@ from tercet.embedding import (
 from tercet.embedding.plotting import check_plotting, plot_learning_curve
 from tercet.embedding.storage import check_data, check_vocabulary, load_config
 from tercet.graph.splits import SPLITS, Splits, Unseen, read_splits
-from tercet.ops.ranking import FilterIndex
+from tercet.ops.filter_index import FilterIndex
 
 app = typer.Typer(no_args_is_help=True, help="Train a knowledge-graph embedding (TransE), evaluate it, predict.")
 

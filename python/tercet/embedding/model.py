@@ -15,7 +15,8 @@ from tercet.evaluation.ranking import LinkPredictionMetrics, link_prediction_met
 from tercet.graph.entity_sets import EntitySets
 from tercet.graph.vocabulary import Vocabulary
 from tercet.ops import _checks
-from tercet.ops.ranking import FilterIndex, Ranks, check_triples, transe_rank, transe_top
+from tercet.ops.filter_index import FilterIndex, check_triples
+from tercet.ops.ranking import Ranks, transe_rank, transe_top
 from tercet.ops.translation import NORMS, transe_score, transe_scores
 
 

@@ -12,7 +12,7 @@ from tercet.embedding.run import Reporter, Run, TrainingResult
 from tercet.embedding.settings import TrainingSettings
 from tercet.graph.splits import SPLITS, Splits
 from tercet.ops import _checks
-from tercet.ops.ranking import check_triples
+from tercet.ops.filter_index import check_triples
 
 
 def train(

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tercet.ops.ranking import FilterIndex, Ranks, transe_rank
+from tercet.ops.filter_index import FilterIndex
+from tercet.ops.ranking import Ranks, transe_rank
 from tercet.ops.translation import transe_score
 
 try:

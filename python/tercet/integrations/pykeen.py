@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from tercet.ops import _checks
-from tercet.ops.ranking import FilterIndex, transe_rank
+from tercet.ops.filter_index import FilterIndex
+from tercet.ops.ranking import transe_rank
 from tercet.ops.translation import transe_score, transe_scores
 
 try:

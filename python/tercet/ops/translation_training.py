@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tercet.ops import _checks, _native, _translation_training_cuda, graph_build
-from tercet.ops.ranking import FilterIndex
+from tercet.ops.filter_index import FilterIndex
 from tercet.ops.reference import translation_training as reference
 from tercet.ops.translation import NORMS
 

@@ -15,7 +15,7 @@ from tercet.ops.reference.ranking import query
 from tercet.ops.reference.translation import compare, direction
 
 if TYPE_CHECKING:
-    from tercet.ops.ranking import FilterIndex
+    from tercet.ops.filter_index import FilterIndex
     from tercet.ops.translation_training import Batches, Gradients, Loss, Optimizer, OptimizerState
 
 ATTEMPTS = 32
