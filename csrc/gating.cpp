@@ -83,13 +83,10 @@ struct Packed {
 template <class T>
 void pack(const Frames<T>& keys, const Frames<T>& values, int64_t num_keys, Packed<T>& packed) {
   const int64_t head_dim = packed.head_dim, row = padded<T>(head_dim);
-  for (int64_t panel = 0; panel < packed.num_panels; ++panel) {
-    T* to = packed.keys + panel * head_dim * kPanel<T>;
-    const int64_t start = panel * kPanel<T>, count = std::min(kPanel<T>, num_keys - start);
-    for (int64_t d = 0; d < head_dim; ++d) {
-      for (int64_t j = 0; j < count; ++j) to[d * kPanel<T> + j] = keys.values[(start + j) * keys.stride + d];
-      for (int64_t j = count; j < kPanel<T>; ++j) to[d * kPanel<T> + j] = 0;
-    }
+  for (int64_t j = 0; j < packed.width(); ++j) {
+    T* to = packed.keys + j / kPanel<T> * head_dim * kPanel<T> + j % kPanel<T>;
+    const T* from = keys.values + j * keys.stride;
+    for (int64_t d = 0; d < head_dim; ++d) to[d * kPanel<T>] = j < num_keys ? from[d] : T{0};
   }
   for (int64_t j = 0; j < num_keys; ++j) {
     const T* from = values.values + j * values.stride;

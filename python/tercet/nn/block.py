@@ -269,7 +269,8 @@ class ArbitratedBlock(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
-        return x + update if self.norm_first else self.attention_norm(x + update)
+        out: Tensor = x + update if self.norm_first else self.attention_norm(x + update)
+        return out
 
     def _heads(self, part: Tensor) -> Tensor:
         return part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

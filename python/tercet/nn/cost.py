@@ -91,8 +91,9 @@ def expected_share(
     for shape, (attention, feed_forward) in zip(shapes, probabilities, strict=True):
         seen = frames_seen(valid, shape.left, shape.right)[valid].sum() / frames
         projections = 4 if shape.keys == "kept" else 2
-        costs = projections * shape.dim**2 + 2 * shape.dim * seen, 2 * shape.dim * shape.feed_forward_dim
-        for cost, probability in zip(costs, (attention, feed_forward), strict=True):
+        to_attend = projections * shape.dim**2 + 2 * shape.dim * seen
+        to_transform = 2 * shape.dim * shape.feed_forward_dim
+        for cost, probability in ((to_attend, attention), (to_transform, feed_forward)):
             spent = spent + cost * probability.float().masked_fill(~valid, 0).sum() / frames
-            whole = whole + cost
+        whole = whole + to_attend + to_transform
     return spent / whole

@@ -132,7 +132,8 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
 
     @property
     def attention_dropout(self) -> float:
-        return self.self_attn.dropout
+        dropout: float = self.self_attn.dropout
+        return dropout
 
     def queries(self, frames: Tensor) -> Tensor:
         weight, bias = self.self_attn.in_proj_weight, self.self_attn.in_proj_bias
@@ -243,7 +244,7 @@ class ArbitratedEncoder(nn.Module):
     @classmethod
     def from_torch(cls, encoder: nn.TransformerEncoder, **options: Any) -> ArbitratedEncoder:
         """An arbitrated copy of torch's encoder; `options` as in `ArbitratedEncoderLayer.from_torch`."""
-        layers = [ArbitratedEncoderLayer.from_torch(layer, **options) for layer in encoder.layers]  # type: ignore[arg-type]
+        layers = [ArbitratedEncoderLayer.from_torch(layer, **options) for layer in encoder.layers]
         made = cls(layers[0], len(layers), copy.deepcopy(encoder.norm))
         made.layers = nn.ModuleList(layers)
         return made.train(encoder.training)
@@ -371,8 +372,8 @@ def prepare(
     if padding is not None:
         padding = padding[None] if src.ndim == 2 and padding.ndim == 1 else padding
         if padding.shape != (batch, num_frames):
-            wanted = [batch, num_frames]
-            raise ValueError(f"{name}: src_key_padding_mask must be [B, T] = {wanted}, got {list(padding.shape)}")
+            frames = [batch, num_frames]
+            raise ValueError(f"{name}: src_key_padding_mask must be [B, T] = {frames}, got {list(padding.shape)}")
         if not (padding.dtype == torch.bool or padding.is_floating_point()):
             raise TypeError(f"{name}: src_key_padding_mask must be bool or floating, got {padding.dtype}")
         valid = ~padding if padding.dtype == torch.bool else padding == 0
