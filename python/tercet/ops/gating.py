@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native
+from tercet.ops import _checks, _gating_cuda, _native
 from tercet.ops._library import define
 from tercet.ops.reference import gating as reference
 
@@ -150,7 +150,10 @@ def _arbiter_cuda(
     epsilon: float,
     num_threads: int,
 ) -> Tensor:
-    return reference.arbiter_logits(rows, norm_weight, norm_bias, epsilon, weight, bias)
+    native = _native.cuda_kernel("arbiter_logits")
+    if native is None:
+        return reference.arbiter_logits(rows, norm_weight, norm_bias, epsilon, weight, bias)
+    return _gating_cuda.arbiter_logits(native, rows, weight, bias, norm_weight, norm_bias, epsilon)
 
 
 def _arbiter_fake(rows: Tensor, *rest: object) -> Tensor:
@@ -178,7 +181,10 @@ def _attention_cpu(
 def _attention_cuda(
     queries: Tensor, keys: Tensor, values: Tensor, starts: Tensor, ends: Tensor, num_heads: int, num_threads: int
 ) -> Tensor:
-    return reference.kept_attention(queries, keys, values, starts, ends, num_heads)
+    native = _native.cuda_kernel("kept_attention")
+    if native is None or queries.shape[1] > num_heads * native.kept_attention_max_head_dim:
+        return reference.kept_attention(queries, keys, values, starts, ends, num_heads)
+    return _gating_cuda.kept_attention(native, queries, keys, values, starts, ends, num_heads)
 
 
 def _attention_fake(queries: Tensor, *rest: object) -> Tensor:
