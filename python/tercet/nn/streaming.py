@@ -114,7 +114,7 @@ class StreamState:
         if set(tensors) != set(_SAVED):
             got = ", ".join(sorted(tensors))
             raise ValueError(f"{path}: expected the state of a stream ({', '.join(_SAVED)}), got {got}")
-        return cls(*(tensors[name] for name in _SAVED))
+        return cls(tensors["keys"], tensors["values"], tensors["frames"], tensors["positions"], tensors["gates"])
 
 
 def initial_state(encoder: ArbitratedEncoder, batch_size: int) -> StreamState:
