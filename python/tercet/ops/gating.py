@@ -57,7 +57,8 @@ def arbiter_logits(
     given = {"weight": weight, "bias": bias, "norm_weight": norm_weight, "norm_bias": norm_bias}
     for name, value in given.items():
         if value is not None or not name.startswith("norm"):
-            _checks.same(op, name, _checks.tensor(op, name, value), "rows", rows)
+            value = _checks.tensor(op, name, value)
+            _checks.same(op, name, value, "rows", rows)
             size, meaning = (1, "[1]") if name == "bias" else (rows.shape[1], "[dim]")
             _checks.shape(op, name, value, (size,), meaning)
     if norm_bias is not None and norm_weight is None:
