@@ -14,7 +14,8 @@
   ROW(entity_sets)  \
   ROW(traversal)    \
   ROW(graph)        \
-  ROW(translation) ROW(ranking) ROW(translation_training) ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training)
+  ROW(translation)  \
+  ROW(ranking) ROW(translation_training) ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training) ROW(streaming)
 
 #define DECLARE(name) void check_##name##_kernels(uint64_t seed);
 CHECKS(DECLARE)

@@ -147,10 +147,10 @@ class ArbitratedBlock(nn.Module):
         out = x if exact else x.masked_fill(~finite[..., None], 0)
         if not exact and acoustic is not None:
             acoustic = acoustic.masked_fill(~finite[..., None], 0)
-        attention = self._decide(out, "attention", finite, forced[0], acoustic)
-        out, attention = self._attend(out, attention, finite, sight)
-        feed_forward = self._decide(out, "feed_forward", finite, forced[1], acoustic)
-        out, feed_forward = self._transform(out, feed_forward)
+        attention = self.decide(out, "attention", finite, forced[0], acoustic)
+        out, attention = self.attend(out, attention, finite, sight)
+        feed_forward = self.decide(out, "feed_forward", finite, forced[1], acoustic)
+        out, feed_forward = self.transform_kept(out, feed_forward)
         return out if exact else torch.where(finite[..., None], out, x), attention, feed_forward
 
     def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
@@ -158,9 +158,11 @@ class ArbitratedBlock(nn.Module):
         arbiter: nn.Linear = getattr(self, f"{sub_block}_arbiter")
         norm: nn.LayerNorm | None = getattr(self, f"{sub_block}_norm") if self.norm_first else None
         weight, bias = arbiter.weight[0], arbiter.bias
-        if self.arbiter_input != "block" and acoustic is None:
+        if self.arbiter_input == "block":
+            acoustic = None
+        elif acoustic is None:
             raise ValueError(f"tercet.nn.{type(self).__name__}: arbiter_input {self.arbiter_input!r} needs `acoustic`")
-        if self.arbiter_input != "block" and acoustic.shape != (*x.shape[:2], self.acoustic_dim):
+        elif acoustic.shape != (*x.shape[:2], self.acoustic_dim):
             wanted = [*x.shape[:2], self.acoustic_dim]
             raise ValueError(f"tercet.nn.{type(self).__name__}: acoustic must be {wanted}, got {list(acoustic.shape)}")
         if self.arbiter_input == "acoustic":
@@ -175,12 +177,11 @@ class ArbitratedBlock(nn.Module):
             norm_weight, norm_bias, epsilon = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
             logits = arbiter_logits(rows, own, bias, norm_weight=norm_weight, norm_bias=norm_bias, epsilon=epsilon)
             logits = logits.unflatten(0, x.shape[:2])
-        if self.arbiter_input == "both":
-            assert acoustic is not None
+        if acoustic is not None:
             logits = logits + F.linear(acoustic, weight[None, self.dim :]).squeeze(-1)
         return logits
 
-    def _decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
+    def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
         """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
 
         Training draws each gate from its probability sigmoid(logit): the difference of the Gumbel noises of "on" and
@@ -199,7 +200,7 @@ class ArbitratedBlock(nn.Module):
         relaxed = (noisy / self.temperature).sigmoid()
         return Gate((noisy > 0) & valid, 1 + (relaxed - relaxed.detach()), probability)
 
-    def _attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
+    def attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
         if self.training and self.mode == "dense":
             return _blend(x, self._attend_dense(x, gate, valid, sight), gate), gate
         if self.capacity is not None:
@@ -224,9 +225,9 @@ class ArbitratedBlock(nn.Module):
         else:
             mixed = kept_attention(queries, keys, values, starts, ends, num_heads=self.num_heads)
         update = self.attention_output(mixed)
-        return self._put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
+        return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
 
-    def _transform(self, x: Tensor, gate: Gate) -> tuple[Tensor, Gate]:
+    def transform_kept(self, x: Tensor, gate: Gate) -> tuple[Tensor, Gate]:
         norm = self.feed_forward_norm
         if self.training and self.mode == "dense":
             new = x + self.transform(norm(x)) if self.norm_first else norm(x + self.transform(x))
@@ -240,10 +241,10 @@ class ArbitratedBlock(nn.Module):
         rows = gate.on.flatten().nonzero().squeeze(1)
         kept = frames.index_select(0, rows)
         update = self.transform(norm(kept) if self.norm_first else kept)
-        owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what _attend made
-        return self._put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
+        owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what attend made
+        return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
 
-    def _put(
+    def put(
         self,
         frames: Tensor,
         rows: Tensor,
@@ -273,11 +274,11 @@ class ArbitratedBlock(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
-        out: Tensor = x + update if self.norm_first else self.attention_norm(x + update)
-        return out
+        return x + update if self.norm_first else self.attention_norm(x + update)
 
     def _heads(self, part: Tensor) -> Tensor:
-        return part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
     # Kept frames with gradients or a mask of the caller's: torch's attention, one sequence after the other.
 
