@@ -9,6 +9,7 @@ offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: F
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -145,8 +146,6 @@ class ArbitratedBlock(nn.Module):
         # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
         exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
         out = x if exact else x.masked_fill(~finite[..., None], 0)
-        if not exact and acoustic is not None:
-            acoustic = acoustic.masked_fill(~finite[..., None], 0)
         attention = self.decide(out, "attention", finite, forced[0], acoustic)
         out, attention = self.attend(out, attention, finite, sight)
         feed_forward = self.decide(out, "feed_forward", finite, forced[1], acoustic)
@@ -165,9 +164,13 @@ class ArbitratedBlock(nn.Module):
         elif acoustic.shape != (*x.shape[:2], self.acoustic_dim):
             wanted = [*x.shape[:2], self.acoustic_dim]
             raise ValueError(f"tercet.nn.{type(self).__name__}: acoustic must be {wanted}, got {list(acoustic.shape)}")
+        heard: Tensor | float = 0.0
+        if acoustic is not None:
+            fine = acoustic.isfinite().all(-1)  # else off, and out of the gradient
+            sound = acoustic.masked_fill(~fine[..., None], 0)
+            heard = F.linear(sound, weight[None, -self.acoustic_dim :]).squeeze(-1).masked_fill(~fine, -torch.inf)
         if self.arbiter_input == "acoustic":
-            assert acoustic is not None
-            return F.linear(acoustic, arbiter.weight, bias).squeeze(-1)
+            return heard + bias
         own = weight[: self.dim]
         if torch.is_grad_enabled():
             frames = x if norm is None else norm(x)
@@ -177,9 +180,7 @@ class ArbitratedBlock(nn.Module):
             norm_weight, norm_bias, epsilon = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
             logits = arbiter_logits(rows, own, bias, norm_weight=norm_weight, norm_bias=norm_bias, epsilon=epsilon)
             logits = logits.unflatten(0, x.shape[:2])
-        if acoustic is not None:
-            logits = logits + F.linear(acoustic, weight[None, self.dim :]).squeeze(-1)
-        return logits
+        return logits + heard
 
     def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
         """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
@@ -324,7 +325,7 @@ class ArbitratedBlock(nn.Module):
         """The gate without the frames beyond capacity, the kept frames' numbers [B, capacity], and which are kept."""
         assert self.capacity is not None
         num_frames = gate.on.shape[1]
-        size = self.capacity if isinstance(self.capacity, int) else -int(-self.capacity * num_frames // 1)
+        size = self.capacity if isinstance(self.capacity, int) else math.ceil(self.capacity * num_frames - 1e-9)
         on = gate.on & (gate.on.cumsum(1) <= size)
         index = (~on).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
         return gate._replace(on=on), index, on.gather(1, index)

@@ -123,7 +123,7 @@ def kept_attention(
             raise TypeError(f"tercet.{op}: {name} must be int64, got {value.dtype}")
         _checks.same(op, name, value, "queries", queries, dtype=False)
         _checks.shape(op, name, value, (num_queries,), "[num_queries]")
-        _checks.in_range(op, name, value, len(keys) + 1)
+        _checks.in_range(op, name, value, keys.shape[0] + 1)
     threads = _checks.threads(op, num_threads)
     mixed: Tensor = _kept_attention(queries, keys, values, key_starts, key_ends, num_heads, threads)
     return mixed
