@@ -127,7 +127,6 @@ def test_the_penalty_pushes_every_probability(mode: str, keys: str) -> None:
     sound = normal(rng, 2, 7, 6, dtype=torch.float64).requires_grad_()
     padding = torch.arange(7) >= torch.tensor([7, 4])[:, None]
     penalty = encoder(x, src_key_padding_mask=padding, acoustic=sound)[1].penalty
-    inputs = [sound, layer.attention_arbiter.weight]
     block = encoder.blocks[0]
     inputs = [sound, block.attention_arbiter.weight, block.feed_forward_arbiter.weight]
     got = torch.autograd.grad(penalty, inputs)
