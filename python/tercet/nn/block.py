@@ -9,6 +9,7 @@ offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: F
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -141,26 +142,35 @@ class ArbitratedBlock(nn.Module):
         """The block's output [B, T, dim] and both decisions; `valid` bool [B, T] is false where x is padding."""
         forced = (None, None) if gates is None else gates
         sight = Sight(self.left, 0 if is_causal else self.right, mask)
-        finite = valid & x.detach().sum(-1).isfinite()
-        attention = self.decide(x, "attention", finite, forced[0], acoustic)
-        x, attention = self.attend(x, attention, finite, sight)
-        feed_forward = self.decide(x, "feed_forward", finite, forced[1], acoustic)
-        x, feed_forward = self.transform_kept(x, feed_forward)
-        return x, attention, feed_forward
+        finite = valid & x.detach().sum(-1, dtype=torch.promote_types(x.dtype, torch.float32)).isfinite()
+        # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
+        exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
+        out = x if exact else x.masked_fill(~finite[..., None], 0)
+        attention = self.decide(out, "attention", finite, forced[0], acoustic)
+        out, attention = self.attend(out, attention, finite, sight)
+        feed_forward = self.decide(out, "feed_forward", finite, forced[1], acoustic)
+        out, feed_forward = self.transform_kept(out, feed_forward)
+        return out if exact else torch.where(finite[..., None], out, x), attention, feed_forward
 
     def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
         """Logits [B, T] of a sub-block's arbitrator, before any threshold."""
         arbiter: nn.Linear = getattr(self, f"{sub_block}_arbiter")
         norm: nn.LayerNorm | None = getattr(self, f"{sub_block}_norm") if self.norm_first else None
         weight, bias = arbiter.weight[0], arbiter.bias
-        if self.arbiter_input != "block" and acoustic is None:
+        if self.arbiter_input == "block":
+            acoustic = None
+        elif acoustic is None:
             raise ValueError(f"tercet.nn.{type(self).__name__}: arbiter_input {self.arbiter_input!r} needs `acoustic`")
-        if acoustic is not None and acoustic.shape != (*x.shape[:2], self.acoustic_dim):
+        elif acoustic.shape != (*x.shape[:2], self.acoustic_dim):
             wanted = [*x.shape[:2], self.acoustic_dim]
             raise ValueError(f"tercet.nn.{type(self).__name__}: acoustic must be {wanted}, got {list(acoustic.shape)}")
+        heard: Tensor | float = 0.0
+        if acoustic is not None:
+            fine = acoustic.isfinite().all(-1)  # else off, and out of the gradient
+            sound = acoustic.masked_fill(~fine[..., None], 0)
+            heard = F.linear(sound, weight[None, -self.acoustic_dim :]).squeeze(-1).masked_fill(~fine, -torch.inf)
         if self.arbiter_input == "acoustic":
-            assert acoustic is not None
-            return F.linear(acoustic, arbiter.weight, bias).squeeze(-1)
+            return heard + bias
         own = weight[: self.dim]
         if torch.is_grad_enabled():
             frames = x if norm is None else norm(x)
@@ -170,10 +180,7 @@ class ArbitratedBlock(nn.Module):
             norm_weight, norm_bias, epsilon = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
             logits = arbiter_logits(rows, own, bias, norm_weight=norm_weight, norm_bias=norm_bias, epsilon=epsilon)
             logits = logits.unflatten(0, x.shape[:2])
-        if self.arbiter_input == "both":
-            assert acoustic is not None
-            logits = logits + F.linear(acoustic, weight[None, self.dim :]).squeeze(-1)
-        return logits
+        return logits + heard
 
     def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
         """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
@@ -186,7 +193,7 @@ class ArbitratedBlock(nn.Module):
             on = forced & valid
             return Gate(on, None, on.float())
         logits = self.logits(x, sub_block, acoustic)
-        probability = logits.float().sigmoid()
+        probability = logits.float().sigmoid().masked_fill(~valid, 0)
         if not self.training:
             return Gate((logits > getattr(self, f"{sub_block}_threshold")) & valid, None, probability)
         uniform = torch.rand_like(probability).clamp(1e-7, 1 - 1e-7)
@@ -253,14 +260,13 @@ class ArbitratedBlock(nn.Module):
         if gate.scale is not None:
             new = new + (gate.scale.flatten().index_select(0, rows) - 1)[:, None] * (new - kept)
         new = new.to(frames.dtype)
-        out = frames.index_copy_(0, rows, new) if owned else frames.index_copy(0, rows, new)
+        out: Tensor = frames.index_copy_(0, rows, new) if owned else frames.index_copy(0, rows, new)
         return out.view(shape)
 
     # Training the gates: every frame is computed, as if its own gate were on.
 
     def _attend_dense(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
-        clean = x.masked_fill(~valid[..., None], 0)  # a weight of 0 would not keep a NaN out
-        inputs = self.attention_norm(clean) if self.norm_first else clean
+        inputs = self.attention_norm(x) if self.norm_first else x
         queries, keys, values = (self._heads(part) for part in self.queries_keys_values(inputs))
         itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         offered = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
@@ -319,7 +325,7 @@ class ArbitratedBlock(nn.Module):
         """The gate without the frames beyond capacity, the kept frames' numbers [B, capacity], and which are kept."""
         assert self.capacity is not None
         num_frames = gate.on.shape[1]
-        size = self.capacity if isinstance(self.capacity, int) else -int(-self.capacity * num_frames // 1)
+        size = self.capacity if isinstance(self.capacity, int) else math.ceil(self.capacity * num_frames - 1e-9)
         on = gate.on & (gate.on.cumsum(1) <= size)
         index = (~on).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
         return gate._replace(on=on), index, on.gather(1, index)
@@ -327,15 +333,13 @@ class ArbitratedBlock(nn.Module):
     def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
         gate, index, got = self._within_capacity(gate)
         kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
-        clean = kept.masked_fill(~got[..., None], 0)
-        inputs = self.attention_norm(clean) if self.norm_first else clean
+        inputs = self.attention_norm(kept) if self.norm_first else kept
         frame = torch.arange(x.shape[1], device=x.device)
         if self.keys == "kept":
             parts = self.queries_keys_values(inputs)
             offered, positions = got, index
         else:
-            clean = x.masked_fill(~valid[..., None], 0)
-            others = self.attention_norm(clean) if self.norm_first else clean
+            others = self.attention_norm(x) if self.norm_first else x
             parts = (self.queries(inputs), *self.keys_and_values(others))
             offered, positions = valid, frame.expand(x.shape[:2])
         queries, keys, values = (self._heads(part) for part in parts)
@@ -376,7 +380,9 @@ def key_ranges(offered: Tensor, rows: Tensor, left: int | None, right: int | Non
 def _blend(x: Tensor, new: Tensor, gate: Gate) -> Tensor:
     """`new` where the gate is on, else x; the gate's gradient is <gradient, new - x> times that of the relaxed gate."""
     out = torch.where(gate.on[..., None], new, x)
-    return out if gate.scale is None else out + (gate.scale - 1)[..., None] * (new - x)
+    if gate.scale is not None:
+        out = out + (gate.scale - 1)[..., None] * (new - x)
+    return out.to(x.dtype)
 
 
 def _in_window(queries: Tensor, keys: Tensor, sight: Sight) -> Tensor:

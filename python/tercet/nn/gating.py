@@ -387,10 +387,11 @@ def calibrate_block(
 
 def _threshold(logits: Tensor, share: float) -> Tensor:
     """Such that round(share n) of the logits lie above it, ties apart; half way between two of them, so that another
-    order of summing decides alike."""
+    order of summing decides alike. Frames that are not finite are never on, and not counted."""
+    logits = logits[logits.isfinite()]
     count = round(share * len(logits))
     if count in (0, len(logits)):
-        return torch.full_like(logits[0], torch.inf if count == 0 else -torch.inf)
+        return logits.new_tensor(torch.inf if count == 0 else -torch.inf)
     kept, left_out = logits.sort(descending=True).values[count - 1 : count + 1]
     middle = (kept + left_out) / 2
     return torch.where(middle < kept, middle, left_out)
