@@ -290,7 +290,7 @@ def test_divergence_stops_with_the_epoch_and_the_cure(world: Splits, tmp_path: P
     [
         ({"norm": "l3"}, "norm must be one of l1, l2, dot, got 'l3'"),
         ({"loss": "hinge"}, "loss must be one of margin, softmax, self_adversarial, got 'hinge'"),
-        ({"optimizer": "lamb"}, "optimizer must be one of sgd, adagrad, adam, got 'lamb'"),
+        ({"optimizer": "lamb"}, "optimizer must be one of sgd, rowwise_adagrad, adam, adagrad, got 'lamb'"),
         ({"sampling": "all"}, "sampling must be one of uniform, bernoulli, shared, got 'all'"),
         ({"schedule": "cosine"}, "schedule must be one of constant, linear, got 'cosine'"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
