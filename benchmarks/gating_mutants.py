@@ -122,5 +122,55 @@ _ROWS = [
     ("the norm's bias is forgotten", "return bias_ == nullptr ? value : value + read(bias_ + i);", "return value;"),
 ]
 
+_STREAMS = [
+    (
+        "the rest of a row of weights is not multiplied",
+        "each_vector<T>(num_inputs,",
+        "each_vector<T>(num_inputs / kLanes<T> * kLanes<T>,",
+    ),
+    ("the bias is forgotten", "sum<T>(totals[o][s]) + bias;", "sum<T>(totals[o][s]);"),
+    (
+        "the last outputs of a share are left out",
+        "for (; output < end; ++output) multiply_streams<1>",
+        "for (; false; ++output) multiply_streams<1>",
+    ),
+    ("the last share of outputs is left out", "(num_outputs + threads - 1) / threads;", "num_outputs / threads;"),
+    ("relu leaves negative values", "values[i] < 0 ? T{0} : values[i];", "values[i];"),
+    ("scores are not scaled", "keys + slots[i] * dim, head_dim) * scale;", "keys + slots[i] * dim, head_dim);"),
+    (
+        "the maximum is not taken off, and scores overflow",
+        "exponential(scores[i] - highest);",
+        "exponential(scores[i] * 40);",
+    ),
+    ("weights do not add up to one", "const T weight = scores[i] / total,", "const T weight = scores[i],"),
+    ("frames that are not finite open gates", "gates[s] = finite[s] && logit", "gates[s] = logit"),
+    ("the threshold is 0", "logit > *arbiter.threshold;", "logit > 0;"),
+    ("the arbitrator does not hear", "if (arbiter.acoustic != nullptr) {", "if (false) {"),
+    ("the arbitrator does not see", "if (arbiter.own != nullptr) logit +=", "if (false) logit +="),
+    ("the arbitrator's bias is forgotten", "T logit = *arbiter.bias;", "T logit = 0;"),
+    ("frames that are off offer keys", "(sizes_.all_keys ? finite[s] : gates[s]) others.add", "(finite[s]) others.add"),
+    ("keys of closed gates are stored", "if (!(sizes_.all_keys ? finite[s] : gates[s])) continue;", ""),
+    ("values are keys", "std::copy_n(keys + dim, dim, state_.values", "std::copy_n(keys, dim, state_.values"),
+    ("the ring is not told which frame it holds", "state_.frames[slot] = frame;", ""),
+    ("the window is a frame too wide", "frame - window + 1); f <= frame", "frame - window); f <= frame"),
+    ("the window is a frame too narrow", "frame - window + 1); f <= frame", "frame - window + 2); f <= frame"),
+    ("old frames are seen", "if (state_.frames[s * window + f % window] == f) slots", "slots"),
+    (
+        "streams share a ring",
+        "const int64_t at = s * window * dim + head * head_dim;",
+        "const int64_t at = head * head_dim;",
+    ),
+    ("there is no residual", "update[d] += frame[d];", "update[d] += 0;"),
+    (
+        "the norm after the residual is left out",
+        "normalise(update, norm, frame, dim);",
+        "std::copy_n(update, dim, frame);",
+    ),
+    ("an infinite frame is finite", "frames[s * sizes.dim + d] * T{0};", "0;"),
+    ("positions stand still", "++state.positions[s];", ""),
+    ("blocks share a ring", "state.frames + i * slots, state.positions", "state.frames, state.positions"),
+    ("scratch is too small", "sizes.num_heads * sizes.window;", "sizes.window;"),
+]
 
-GATING = [("gating.cpp", [*_ATTENTION, *_LOGITS]), ("rows.h", _ROWS)]
+
+GATING = [("gating.cpp", [*_ATTENTION, *_LOGITS]), ("rows.h", _ROWS), ("streaming.cpp", _STREAMS)]

@@ -61,6 +61,7 @@ TESTS = {
     "translation_": ["tests/ops/test_translation_training.py"],
     "gating": ["tests/ops/test_gating.py"],
     "rows": ["tests/ops/test_gating.py"],
+    "streaming": ["tests/nn/test_streaming.py"],
     "elementary": ["tests/ops/test_translation_training.py"],
 }
 # The copy comes first and the editable install's finder goes; examples are the same in each run and are not shrunk.
