@@ -10,13 +10,14 @@ offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: F
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.nn.cost import BlockShape
+from tercet.nn.cost import BlockShape, ComputeCost, expected_share
 from tercet.ops.gating import arbiter_logits, kept_attention
 
 KEYS = ("kept", "all")
@@ -364,6 +365,14 @@ class ArbitratedBlock(nn.Module):
             new = new + (gate.scale.gather(1, index) - 1)[..., None] * (new - kept)
         new = torch.where(got[..., None], new, kept).to(x.dtype)
         return x.scatter(1, index[..., None].expand(-1, -1, self.dim), new)
+
+
+def cost_of(blocks: Sequence[ArbitratedBlock], decided: Sequence[tuple[Gate, Gate]], valid: Tensor) -> ComputeCost:
+    """What blocks that decided so (attention, feed-forward) spent on the `valid` [B, T] of their frames."""
+    on = torch.stack([torch.stack([gate.on for gate in pair]) for pair in decided])
+    shapes = tuple(block.shape for block in blocks)
+    chances = [(attention.probability, feed_forward.probability) for attention, feed_forward in decided]
+    return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
 
 
 def key_ranges(offered: Tensor, rows: Tensor, left: int | None, right: int | None) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn import streaming
-from tercet.nn.block import ArbitratedBlock, Gate
-from tercet.nn.cost import ComputeCost, expected_share
+from tercet.nn.block import ArbitratedBlock, Gate, cost_of
+from tercet.nn.cost import ComputeCost
 from tercet.nn.linear import ACTIVATIONS, linear
 
 Gates = tuple[Tensor, Tensor]
@@ -301,13 +301,7 @@ class ArbitratedEncoder(nn.Module):
             decided.append((pair[0], pair[1]))
         if self.norm is not None:
             x = self.norm(x)
-        return restored(x, src, batch_first), self._cost(decided, valid)
-
-    def _cost(self, decided: list[tuple[Gate, Gate]], valid: Tensor) -> ComputeCost:
-        on = torch.stack([torch.stack([gate.on for gate in pair]) for pair in decided])
-        shapes = tuple(block.shape for block in self.blocks)
-        chances = [(attention.probability, feed_forward.probability) for attention, feed_forward in decided]
-        return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
+        return restored(x, src, batch_first), cost_of(self.blocks, decided, valid)
 
     def initial_state(self, batch_size: int) -> streaming.StreamState:
         """The state of `batch_size` streams of which no frame has been seen; for `step`.
@@ -369,6 +363,7 @@ def calibrate_block(
     valid: Tensor,
     keep: tuple[float, float],
     acoustic: Tensor | None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Set a block's thresholds as its `calibrate_` says; returns its output on x."""
     if len(keep) != 2 or not all(0 <= share <= 1 for share in keep):
@@ -380,10 +375,10 @@ def calibrate_block(
     try:
         block.attention_threshold.copy_(_threshold(block.logits(x, "attention", acoustic)[valid], keep[0]))
         nothing = torch.zeros_like(valid)
-        on = block.run(x, valid, acoustic=acoustic)[1].on
-        attended = block.run(x, valid, gates=(on, nothing), acoustic=acoustic)[0]
+        on = block.run(x, valid, mask=mask, acoustic=acoustic)[1].on
+        attended = block.run(x, valid, mask=mask, gates=(on, nothing), acoustic=acoustic)[0]
         block.feed_forward_threshold.copy_(_threshold(block.logits(attended, "feed_forward", acoustic)[valid], keep[1]))
-        return block.run(x, valid, acoustic=acoustic)[0]
+        return block.run(x, valid, mask=mask, acoustic=acoustic)[0]
     finally:
         block.train(training)
 
