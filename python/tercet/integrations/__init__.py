@@ -1,4 +1,4 @@
-"""tercet behind other libraries' interfaces: `tercet.integrations.pykeen` and `tercet.integrations.pyg`.
+"""tercet behind other libraries' interfaces: `tercet.integrations.pykeen`, `.pyg` and `.transformers`.
 
-Each needs its library (pip install 'tercet[pykeen]', 'tercet[pyg]') and is imported by name.
+Each needs its library (pip install 'tercet[pykeen]', 'tercet[pyg]', 'tercet[transformers]') and is imported by name.
 """

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tercet.files import read_tensors, write_tensors
-from tercet.nn.block import key_ranges
+from tercet.nn.attention import key_ranges
 from tercet.ops import _native
 from tercet.ops.gating import kept_attention
 
@@ -41,17 +41,20 @@ class _NativeStack:
         self.heads = first.num_heads, first.feed_forward_dim, first.acoustic_dim
         self.blocks = [_arguments(block) for block in encoder.blocks]
         self.held = [
-            (table, name, value, value.data_ptr())
+            (table, name, value)
             for module in encoder.modules()
             for table in (module._parameters, module._buffers)
             for name, value in table.items()
             if value is not None
         ]
+        self.addresses = [value.data_ptr() for _, _, value in self.held]
 
     def holds(self, encoder: ArbitratedEncoder) -> bool:
         """Whether these are still the encoder's parameters, where they were."""
-        return self.encoder is encoder and all(
-            table.get(name) is value and value.data_ptr() == address for table, name, value, address in self.held
+        return (
+            self.encoder is encoder
+            and [value.data_ptr() for _, _, value in self.held] == self.addresses
+            and not [name for table, name, value in self.held if table.get(name) is not value]
         )
 
     def step(self, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int) -> Tensor:
@@ -63,11 +66,15 @@ class _NativeStack:
         sound = None if acoustic is None else acoustic.transpose(0, 1).contiguous()
         gates = torch.empty(count, len(self.blocks), 2, batch, dtype=torch.bool)
         scratch = out.new_empty(_native.cpu.stream_scratch(len(self.blocks), sizes))
-        ring = tuple(x.data_ptr() for x in (state.keys, state.values, state.frames, state.positions))
-        for t in range(count):
-            at_sound = 0 if sound is None else sound[t].data_ptr()
-            _native.cpu.stream_step(_native.DTYPE_CODES[self.dtype], self.blocks, sizes, ring, out[t].data_ptr(),
-                                    at_sound, gates[t].data_ptr(), scratch.data_ptr(), num_threads)  # fmt: skip
+        ring = state.keys.data_ptr(), state.values.data_ptr(), state.frames.data_ptr(), state.positions.data_ptr()
+        code, width = _native.DTYPE_CODES[self.dtype], out.element_size()
+        at_out, at_sound, at_gates = out.data_ptr(), _native.pointer(sound), gates.data_ptr()
+        for _ in range(count):
+            _native.cpu.stream_step(code, self.blocks, sizes, ring, at_out, at_sound, at_gates, scratch.data_ptr(),
+                                    num_threads)  # fmt: skip
+            at_out += batch * self.dim * width
+            at_sound += 0 if sound is None else batch * acoustic_dim * width
+            at_gates += len(self.blocks) * 2 * batch
         state.gates = gates.permute(1, 2, 3, 0)
         return out.transpose(0, 1)
 
@@ -114,7 +121,7 @@ class StreamState:
         if set(tensors) != set(_SAVED):
             got = ", ".join(sorted(tensors))
             raise ValueError(f"{path}: expected the state of a stream ({', '.join(_SAVED)}), got {got}")
-        return cls(*(tensors[name] for name in _SAVED))
+        return cls(tensors["keys"], tensors["values"], tensors["frames"], tensors["positions"], tensors["gates"])
 
 
 def initial_state(encoder: ArbitratedEncoder, batch_size: int) -> StreamState:

@@ -1,0 +1,99 @@
+"""Frames a second of a streaming stack, one frame a step, against the same loop written with torch modules.
+
+    python -m pytest benchmarks/bench_streaming.py --tercet-size full --benchmark-json streaming.json
+    python benchmarks/table.py streaming.json --title "Streaming" --out benchmarks/results/streaming.md
+
+The arbitrators are calibrated to the keep rate; a call is a run of frames of one or more streams, from an empty window.
+Several streams are stepped together, so a sub-block is left out only where all of them are off.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer
+from timing import assert_close, measure
+
+WINDOW = 64
+SIZES = {"small": [(32, 2, 20)], "full": [(144, 6, 400), (256, 6, 400), (512, 6, 200)]}  # width, blocks, frames
+RATES = {"small": [0.4], "full": [1.0, 0.7, 0.4, 0.2]}
+STREAMS = {"small": [1, 2], "full": [1, 2, 4, 8]}
+
+
+def torch_loop(encoder: ArbitratedEncoder, frames: Tensor) -> Tensor:
+    """`if gate: block(frame)` for one stream [1, T, dim], in torch: a ring of keys and values, attention over it."""
+    rings = [torch.zeros(2, WINDOW + 1, block.dim) for block in encoder.blocks]
+    seen = [torch.full((WINDOW + 1,), -WINDOW - 2) for _ in encoder.blocks]
+    out = []
+    for t in range(frames.shape[1]):
+        x = frames[:, t]
+        slot = t % (WINDOW + 1)
+        for block, ring, frame_of in zip(encoder.blocks, rings, seen, strict=True):
+            inputs = block.norm1(x)
+            if block.attention_arbiter(inputs) > block.attention_threshold:
+                attention = block.self_attn
+                query, key, value = F.linear(inputs, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+                ring[0, slot], ring[1, slot], frame_of[slot] = key[0], value[0], t
+                heads = (part.unflatten(-1, (block.num_heads, -1)).transpose(0, 1) for part in (query, *ring))
+                mixed = F.scaled_dot_product_attention(*heads, attn_mask=(frame_of >= t - WINDOW)[None])
+                x = x + attention.out_proj(mixed.transpose(0, 1).flatten(1))
+            inputs = block.norm2(x)
+            if block.feed_forward_arbiter(inputs) > block.feed_forward_threshold:
+                x = x + block.linear2(block.activation(block.linear1(inputs)))
+        out.append(x)
+    return torch.stack(out, 1)
+
+
+def tercet_loop(encoder: ArbitratedEncoder, frames: Tensor) -> Tensor:
+    """A step for each frame of all streams [B, T, dim]."""
+    state = encoder.initial_state(len(frames))
+    out = []
+    for t in range(frames.shape[1]):
+        frame, state = encoder.step(frames[:, t : t + 1], state)
+        out.append(frame)
+    return torch.cat(out, 1)
+
+
+LOOPS: dict[str, Callable[[ArbitratedEncoder, Tensor], Tensor]] = {"tercet": tercet_loop, "torch modules": torch_loop}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    size = metafunc.config.getoption("--tercet-size")
+    cases = itertools.product(SIZES[size], RATES[size], STREAMS[size], LOOPS)
+    kept = [case for case in cases if case[2] == 1 or case[3] == "tercet"]
+    names = [f"{shape[0]}x{shape[1]}-{keep}-{streams}-{name}" for shape, keep, streams, name in kept]
+    metafunc.parametrize(("shape", "keep", "streams", "name"), kept, ids=names)
+
+
+@torch.inference_mode()
+def bench_frames(
+    benchmark: BenchmarkFixture, shape: tuple[int, int, int], keep: float, streams: int, name: str
+) -> None:
+    width, blocks, num_frames = shape
+    benchmark.group = f"width {width}, {blocks} blocks, keep {keep}, {streams} streams"
+    torch.manual_seed(0)
+    layer = ArbitratedEncoderLayer(width, 4, 4 * width, causal=True, window=WINDOW)
+    encoder = ArbitratedEncoder(layer, blocks).eval()
+    encoder.calibrate_(torch.randn(1, 2000, width), keep=(keep, keep))
+    last: dict[str, Any] = {}
+
+    def fresh() -> tuple[Tensor]:
+        last["frames"] = torch.randn(streams, num_frames, width)
+        return (last["frames"],)
+
+    def call(frames: Tensor) -> None:
+        last["got"] = LOOPS[name](encoder, frames)
+
+    measure(benchmark, call, fresh)
+    benchmark.extra_info.update(engine=name, width=width, blocks=blocks, keep=keep, streams=streams)
+    if benchmark.enabled:
+        benchmark.extra_info["frames_per_second"] = streams * num_frames / benchmark.stats.stats.median
+    assert_close(last["got"], encoder(last["frames"])[0])

@@ -1,0 +1,201 @@
+"""A stack stepped frame by frame or chunk by chunk gives what it gives with all frames at once."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer, StreamState
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
+
+
+def make(dim: int = 24, heads: int = 3, blocks: int = 2, window: int = 5, **options: Any) -> ArbitratedEncoder:
+    """A stack whose arbitrators are undecided: about half of the gates are on."""
+    options = {"dim_feedforward": 2 * dim + 5, "causal": True, "window": window, "dtype": torch.float64, **options}
+    layer = ArbitratedEncoderLayer(dim, heads, **options)
+    encoder = ArbitratedEncoder(layer, blocks, torch.nn.LayerNorm(dim, dtype=options["dtype"])).eval()
+    for block in encoder.blocks:
+        for name, value in block.named_parameters():
+            if name.endswith("weight"):
+                torch.nn.init.normal_(value, std=value.shape[-1] ** -0.5)
+            else:
+                torch.nn.init.normal_(value, std=0.3)
+        for arbiter in (block.attention_arbiter, block.feed_forward_arbiter):
+            torch.nn.init.zeros_(arbiter.bias)
+    return encoder
+
+
+def stepped(encoder: ArbitratedEncoder, frames: Tensor, chunks: list[int], **options: Any) -> tuple[Tensor, Tensor]:
+    """The outputs of all steps, and the gates, side by side."""
+    state = encoder.initial_state(len(frames))
+    out, gates = [], []
+    for part in frames.split(chunks, 1):
+        frame, state = encoder.step(part, state, **options)
+        out.append(frame)
+        gates.append(state.gates)
+    assert state.positions.tolist() == [frames.shape[1]] * len(frames)
+    return torch.cat(out, 1), torch.cat(gates, -1)
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> tuple[list[int], dict[str, Any], int, int]:
+    """Chunks (of a frame, of none, of more than fit native code), options of the stack, streams and a seed."""
+    chunks = draw(st.lists(st.sampled_from([0, 1, 1, 2, 3, 9, 14]), min_size=1, max_size=12))
+    options = {
+        "keys": draw(st.sampled_from(["kept", "all"])),
+        "norm_first": draw(st.booleans()),
+        "arbiter_input": draw(st.sampled_from(["block", "acoustic", "both"])),
+        "activation": draw(st.sampled_from(["relu", "gelu", F.silu])),
+        "bias": draw(st.booleans()),
+        "dtype": draw(st.sampled_from([torch.float32, torch.float64])),
+        "window": draw(st.sampled_from([0, 1, 4, 50])),
+    }
+    options["dim"], options["heads"] = draw(st.sampled_from([(6, 2), (24, 3), (64, 1)]))
+    return chunks, options, draw(st.integers(1, 10)), draw(st.integers(0, 2**31))
+
+
+@given(chunked())
+def test_steps_equal_the_offline_result(case: tuple[list[int], dict[str, Any], int, int]) -> None:
+    chunks, options, streams, seed = case
+    torch.manual_seed(seed)
+    encoder = make(**options)
+    frames = torch.randn(streams, sum(chunks), options["dim"], dtype=options["dtype"])
+    with torch.no_grad():
+        want, cost = encoder(frames)
+    got, gates = stepped(encoder, frames, chunks)
+    assert torch.equal(gates, cost.gates)
+    torch.testing.assert_close(got, want, rtol=0, atol=TOLERANCE[options["dtype"]])
+
+
+def test_results_depend_on_neither_threads_nor_other_streams() -> None:
+    torch.manual_seed(0)
+    encoder = make(dim=320, heads=4, dtype=torch.float32)
+    frames = torch.randn(7, 9, 320)
+    whole, gates = stepped(encoder, frames, [1] * 9, num_threads=1)
+    threaded, _ = stepped(encoder, frames, [1] * 9, num_threads=3)
+    assert torch.equal(whole, threaded)
+    for i in range(7):
+        alone, own = stepped(encoder, frames[i : i + 1], [1] * 9)
+        assert torch.equal(alone[0], whole[i])
+        assert torch.equal(own[:, :, 0], gates[:, :, i])
+
+
+def test_a_nan_stays_in_its_frame() -> None:
+    torch.manual_seed(0)
+    encoder = make()
+    frames = torch.randn(2, 12, 24, dtype=torch.float64)
+    frames[1, 4, 3], frames[0, 6, 1] = torch.nan, torch.inf
+    for chunks in ([1] * 12, [12], [5, 7]):
+        out, gates = stepped(encoder, frames, chunks)
+        finite = torch.ones(2, 12, dtype=torch.bool)
+        finite[1, 4] = finite[0, 6] = False
+        assert torch.equal(out.isfinite().all(-1), finite)
+        assert not gates[:, :, 1, 4].any()
+
+
+def test_closed_gates_leave_frames_as_they_are() -> None:
+    encoder = make()
+    encoder.norm = None
+    frames = torch.randn(1, 6, 24, dtype=torch.float64)
+    encoder.calibrate_(frames, keep=(0.0, 0.0))
+    out, gates = stepped(encoder, frames, [1] * 6)
+    assert torch.equal(out, frames)
+    assert not gates.any()
+
+
+def test_streams_are_reset_one_by_one() -> None:
+    torch.manual_seed(0)
+    encoder = make()
+    frames = torch.randn(3, 8, 24, dtype=torch.float64)
+    state = encoder.initial_state(3)
+    encoder.step(frames, state)
+    state.reset_([1])
+    assert state.positions.tolist() == [8, 0, 8]
+    again, _ = encoder.step(frames, state)
+    fresh, _ = encoder.step(frames, encoder.initial_state(3))
+    torch.testing.assert_close(again[1], fresh[1], rtol=0, atol=1e-11)
+    assert not torch.allclose(again[0], fresh[0])
+    state.reset_()
+    assert torch.equal(encoder.step(frames, state)[0], fresh)
+
+
+@pytest.mark.parametrize("chunk", [1, 12])
+def test_a_saved_state_goes_on_bit_for_bit(tmp_path: Path, chunk: int) -> None:
+    torch.manual_seed(0)
+    encoder = make()
+    frames = torch.randn(2, 24, 24, dtype=torch.float64)
+    state = encoder.initial_state(2)
+    for part in frames[:, :12].split(chunk, 1):
+        encoder.step(part, state)
+    state.save(tmp_path / "state.safetensors")
+    loaded = StreamState.load(tmp_path / "state.safetensors")
+    for part in frames[:, 12:].split(chunk, 1):
+        assert torch.equal(encoder.step(part, state)[0], encoder.step(part, loaded)[0])
+
+
+def test_weights_that_changed_are_used() -> None:
+    """A state remembers where the weights lie; moved, replaced or changed in place, the new ones count."""
+    torch.manual_seed(0)
+    encoder, other = make(), make()
+    frame = torch.randn(1, 1, 24, dtype=torch.float64)
+    state = encoder.initial_state(1)
+    encoder.step(frame, state)
+    want = other.step(frame, other.initial_state(1))[0]
+
+    encoder.load_state_dict(other.state_dict())
+    assert torch.equal(encoder.step(frame, state.reset_())[0], want)
+    encoder.load_state_dict(make().state_dict())
+    assert not torch.equal(encoder.step(frame, state.reset_())[0], want)
+    encoder.load_state_dict(copy.deepcopy(other.state_dict()), assign=True)
+    assert torch.equal(encoder.step(frame, state.reset_())[0], want)
+    block = encoder.blocks[0]
+    block.linear1.weight.data = torch.zeros_like(block.linear1.weight)
+    assert not torch.equal(encoder.step(frame, state.reset_())[0], want)
+
+
+def test_the_state_of_another_model_or_batch_is_refused() -> None:
+    encoder = make()
+    frame = torch.zeros(2, 1, 24, dtype=torch.float64)
+    for state in (encoder.initial_state(1), make(blocks=3).initial_state(2), make(window=6).initial_state(2)):
+        with pytest.raises(ValueError, match=r"state must be of this model and batch.*\[2, 2, 6, 24\]"):
+            encoder.step(frame, state)
+    with pytest.raises(ValueError, match="state must be of this model"):
+        encoder.step(frame, make(dtype=torch.float32).initial_state(2))
+
+
+def test_errors_name_the_argument() -> None:
+    encoder = make()
+    state = encoder.initial_state(1)
+    with pytest.raises(ValueError, match=r"frames must be \[B, t, d_model\] = \[B, t, 24\], got \[1, 24\]"):
+        encoder.step(torch.zeros(1, 24, dtype=torch.float64), state)
+    with pytest.raises(TypeError, match=r"frames must be torch.float64 on cpu, got torch.float32"):
+        encoder.step(torch.zeros(1, 1, 24), state)
+    with pytest.raises(ValueError, match=r"acoustic must be \[1, 1, 24\], got \[1, 2, 24\]"):
+        encoder.step(torch.zeros(1, 1, 24, dtype=torch.float64), state, torch.zeros(1, 2, 24, dtype=torch.float64))
+    with pytest.raises(ValueError, match="batch_size must not be negative"):
+        encoder.initial_state(-1)
+    with pytest.raises(RuntimeError, match=r"call \.eval"):
+        encoder.train().step(torch.zeros(1, 1, 24, dtype=torch.float64), state)
+
+
+@pytest.mark.parametrize("options", [{"window": None}, {"causal": False, "window": (4, 1)}])
+def test_a_stream_needs_a_window_to_the_left_alone(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="a stream needs layers with a window to the left and none to the right"):
+        make(**options).initial_state(1)
+
+
+def test_a_broken_state_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    make().initial_state(1).save(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"state\.safetensors: expected a safetensors file"):
+        StreamState.load(path)
