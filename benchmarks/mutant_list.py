@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gating_mutants import GATING
 from translation_mutants import TRANSLATION
 
 
@@ -338,6 +339,7 @@ MUTANTS = [
         ("row_sort.h", _ROWS),
         ("names.cpp", _NAMES),
         *TRANSLATION,
+        *GATING,
     )
     for name, old, new in mutants
 ]

@@ -59,6 +59,9 @@ TESTS = {
     "translation.": ["tests/ops/test_translation.py"],
     "translation_tile": ["tests/ops/test_translation.py"],
     "translation_": ["tests/ops/test_translation_training.py"],
+    "gating": ["tests/ops/test_gating.py"],
+    "rows": ["tests/ops/test_gating.py"],
+    "streaming": ["tests/nn/test_streaming.py"],
     "elementary": ["tests/ops/test_translation_training.py"],
 }
 # The copy comes first and the editable install's finder goes; examples are the same in each run and are not shrunk.

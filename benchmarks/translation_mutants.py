@@ -289,11 +289,16 @@ _UPDATES = [
         "first < last && stored(entries[first])",
     ),
     (
-        "Adagrad adds the sum of squares",
+        "row-wise Adagrad adds the sum of squares",
         "row_sum<Dot>(gradient_, gradient_, dim_) / static_cast<T>(dim_);",
         "row_sum<Dot>(gradient_, gradient_, dim_);",
     ),
-    ("Adagrad divides by 0", "(std::sqrt(u_.first[row]) + epsilon)", "std::sqrt(u_.first[row])"),
+    (
+        "Adagrad forgets its squares",
+        "squares[d] += gradient_[d] * gradient_[d];",
+        "squares[d] = gradient_[d] * gradient_[d];",
+    ),
+    ("row-wise Adagrad divides by 0", "(std::sqrt(u_.first[row]) + epsilon)", "std::sqrt(u_.first[row])"),
     ("the ball's radius is 2", "if (length > 1) {", "if (length > 2) {"),
     ("there always is a ball", "if (!u_.unit_ball) return;", ""),
     (

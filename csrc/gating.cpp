@@ -91,10 +91,7 @@ T exponentiate(T* scores, int64_t count) {
 #pragma omp simd reduction(max : highest)
   for (int64_t j = 0; j < count; ++j) highest = scores[j] > highest ? scores[j] : highest;
 #pragma omp simd
-  for (int64_t j = 0; j < count; ++j) {
-    const T score = scores[j] - highest;
-    scores[j] = score == score ? exponential(score) : score;
-  }
+  for (int64_t j = 0; j < count; ++j) scores[j] = exponential(scores[j] - highest);
   constexpr int64_t kStep = kLanes<T>;
   const int64_t whole = count / kStep * kStep;
   Lanes<T> total = {};

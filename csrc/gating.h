@@ -3,8 +3,7 @@
 // arbiter_logits: logit[i] = <weight, normalised(x[i])> + bias, the row normalised as layer normalisation does
 //   ((x - mean) / sqrt(variance + epsilon) * norm_weight + norm_bias), or raw without norm_weight. Each row is read
 //   once from memory.
-// kept_attention: out[i] = sum over j in key_starts[i] .. key_ends[i] - 1 of softmax_j(<q[i], k[j]> scale) v[j], for
-// each
+// kept_attention: out[i] = sum over j in key_starts[i] .. key_ends[i] - 1 of softmax_j(<q[i], k[j]> scale) v[j], each
 //   head apart; no keys give zeros. Kept frames lie packed, in the order of their frames, so lengths, windows and gates
 //   are all ranges. Costs 2 dim multiply-adds for each query and key in its range.
 //

@@ -11,7 +11,7 @@
 namespace tercet {
 
 enum class Loss { kMargin = 0, kSoftmax = 1, kSelfAdversarial = 2 };
-enum class Rule { kSgd = 0, kAdagrad = 1, kAdam = 2 };
+enum class Rule { kSgd = 0, kRowwiseAdagrad = 1, kAdam = 2, kAdagrad = 3 };
 
 // The known triples by head and by tail (row_offsets null: none): see FilterIndex.
 struct Known {
@@ -81,7 +81,7 @@ struct Update {
   Rule rule;
   double learning_rate, beta1, beta2, epsilon;
   int64_t step;    // counted from 1
-  T* first;        // adagrad: [rows]; adam: m [rows, dim]
+  T* first;        // row-wise adagrad: [rows]; adagrad: [rows, dim]; adam: m [rows, dim]
   T* second;       // adam: v [rows, dim]
   bool unit_ball;  // rows longer than 1 (l2) are scaled to length 1
 };

@@ -87,9 +87,11 @@ class RowUpdate {
     const T rate = static_cast<T>(u_.learning_rate), epsilon = static_cast<T>(u_.epsilon);
     if (u_.rule == Rule::kAdam) {
       move_adam(values, u_.first + row * dim_, u_.second + row * dim_, rate, epsilon);
+    } else if (u_.rule == Rule::kAdagrad) {
+      move_adagrad(values, u_.first + row * dim_, rate, epsilon);
     } else {
       T size = rate;
-      if (u_.rule == Rule::kAdagrad) {
+      if (u_.rule == Rule::kRowwiseAdagrad) {
         u_.first[row] += row_sum<Dot>(gradient_, gradient_, dim_) / static_cast<T>(dim_);
         size = rate / (std::sqrt(u_.first[row]) + epsilon);
       }
@@ -100,6 +102,14 @@ class RowUpdate {
     const T length = std::sqrt(row_sum<Dot>(values, values, dim_));
     if (length > 1) {
       for (int64_t d = 0; d < dim_; ++d) values[d] /= length;
+    }
+  }
+
+  void move_adagrad(T* values, T* squares, T rate, T epsilon) const {
+#pragma omp simd
+    for (int64_t d = 0; d < dim_; ++d) {
+      squares[d] += gradient_[d] * gradient_[d];
+      values[d] -= rate * gradient_[d] / (std::sqrt(squares[d]) + epsilon);
     }
   }
 

@@ -55,7 +55,7 @@ BatchGradients<T> gradients_of(const GradientsArgs& args) {
 template <class T>
 Update<T> update_of(const RuleArgs& args, const MomentsArgs& moments, bool unit_ball) {
   auto [rule, learning_rate, beta1, beta2, epsilon, step] = args;
-  if (rule < 0 || rule > 2) throw std::invalid_argument("rule must be 0 (sgd), 1 (adagrad) or 2 (adam)");
+  if (rule < 0 || rule > 3) throw std::invalid_argument("rule must be 0 to 3 (sgd, row-wise adagrad, adam, adagrad)");
   auto [first, second] = moments;
   return {static_cast<Rule>(rule), learning_rate, beta1, beta2, epsilon, step, at<T>(first), at<T>(second), unit_ball};
 }

@@ -169,11 +169,11 @@ struct RowUpdates {
         square_scale(static_cast<T>(1 / (1 - std::pow(update.beta2, static_cast<double>(update.step))))),
         num_steps(0) {}
 
-  // The mean square that adagrad adds.
+  // The mean square that row-wise adagrad adds.
   TERCET_HOST_DEVICE void start(int64_t block, int thread, Shared& shared, Own&) const {
     const int64_t place = shared.values.item_of(block, thread);
     T squares = 0;
-    if (update.rule == Rule::kAdagrad && entries.starts_row(place)) {
+    if (update.rule == Rule::kRowwiseAdagrad && entries.starts_row(place)) {
       for (int64_t d = shared.values.lane_of(thread); d < dim; d += WarpSums<T>::kLanes) {
         const T g = gradient(place, d);
         squares = std::fma(g, g, squares);
@@ -190,11 +190,15 @@ struct RowUpdates {
     if (entries.starts_row(place)) {
       const int64_t row = entries.row(place);
       const T rate = static_cast<T>(update.learning_rate), epsilon = static_cast<T>(update.epsilon);
-      const T size = update.rule == Rule::kAdagrad ? rate / (std::sqrt(state(row, thread, shared)) + epsilon) : rate;
+      const T size =
+          update.rule == Rule::kRowwiseAdagrad ? rate / (std::sqrt(state(row, thread, shared)) + epsilon) : rate;
       for (int64_t d = shared.values.lane_of(thread); d < dim; d += WarpSums<T>::kLanes) {
         const int64_t at = row * dim + d;
         const T g = gradient(place, d);
-        const T moved = table[at] - (update.rule == Rule::kAdam ? adam(at, g, rate, epsilon) : size * g);
+        const T move = update.rule == Rule::kAdam      ? adam(at, g, rate, epsilon)
+                       : update.rule == Rule::kAdagrad ? adagrad(at, g, rate, epsilon)
+                                                       : size * g;
+        const T moved = table[at] - move;
         table[at] = moved;
         squares = std::fma(moved, moved, squares);
       }
@@ -207,7 +211,7 @@ struct RowUpdates {
     if (!entries.starts_row(place)) return;
     const int64_t row = entries.row(place);
     const int lane = shared.values.lane_of(thread);
-    if (update.rule == Rule::kAdagrad && lane == 0) update.first[row] = state(row, thread, shared);
+    if (update.rule == Rule::kRowwiseAdagrad && lane == 0) update.first[row] = state(row, thread, shared);
     if (!update.unit_ball) return;
     const T length = std::sqrt(shared.values.sum(thread));
     if (!(length > 1)) return;
@@ -225,9 +229,14 @@ struct RowUpdates {
     return total;
   }
 
-  // Adagrad's state after this step; all threads of a warp compute it before one of them writes it.
+  // Row-wise adagrad's state after this step; all threads of a warp compute it before one of them writes it.
   TERCET_HOST_DEVICE T state(int64_t row, int thread, const Shared& shared) const {
     return update.first[row] + shared.gradients.sum(thread) / static_cast<T>(dim);
+  }
+
+  TERCET_HOST_DEVICE T adagrad(int64_t at, T g, T rate, T epsilon) const {
+    const T squares = update.first[at] = update.first[at] + g * g;
+    return rate * g / (std::sqrt(squares) + epsilon);
   }
 
   TERCET_HOST_DEVICE T adam(int64_t at, T g, T rate, T epsilon) const {

@@ -15,7 +15,8 @@
   ROW(traversal)    \
   ROW(graph)        \
   ROW(translation)  \
-  ROW(ranking) ROW(translation_training) ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training) ROW(streaming)
+  ROW(ranking)      \
+  ROW(translation_training) ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training) ROW(gating) ROW(streaming)
 
 #define DECLARE(name) void check_##name##_kernels(uint64_t seed);
 CHECKS(DECLARE)

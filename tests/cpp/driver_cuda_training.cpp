@@ -123,7 +123,7 @@ void check_update(uint64_t seed, Norm norm) {
   const HostDevice device(seed);
   Training<T> expected(random, norm);
   Training<T> got = expected;
-  const Rule rule = static_cast<Rule>(random.below(3));
+  const Rule rule = static_cast<Rule>(random.below(4));
   const bool unit_ball = random.chance(0.5);
   const int64_t step = random.between(1, 5);
   const auto draw = [&](int64_t rows) { return draw_values<T>(random, rows * expected.dim, 0, 1, false); };

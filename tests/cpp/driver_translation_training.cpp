@@ -353,12 +353,16 @@ void move_plainly(const Update<T>& rule, const double* gradient, int64_t row, in
                   std::vector<double>& values, std::vector<double>& first, std::vector<double>& second) {
   double squares = 0, length = 0;
   for (int64_t d = 0; d < dim; ++d) squares += gradient[d] * gradient[d];
-  if (rule.rule == Rule::kAdagrad) first[row] += squares / static_cast<double>(dim);
+  if (rule.rule == Rule::kRowwiseAdagrad) first[row] += squares / static_cast<double>(dim);
   const double step = static_cast<double>(rule.step);
   for (int64_t d = 0; d < dim; ++d) {
     const int64_t at = row * dim + d;
     double move = gradient[d];
-    if (rule.rule == Rule::kAdagrad) move /= std::sqrt(first[row]) + rule.epsilon;
+    if (rule.rule == Rule::kRowwiseAdagrad) move /= std::sqrt(first[row]) + rule.epsilon;
+    if (rule.rule == Rule::kAdagrad) {
+      first[at] += gradient[d] * gradient[d];
+      move /= std::sqrt(first[at]) + rule.epsilon;
+    }
     if (rule.rule == Rule::kAdam) {
       first[at] = rule.beta1 * first[at] + (1 - rule.beta1) * gradient[d];
       second[at] = rule.beta2 * second[at] + (1 - rule.beta2) * gradient[d] * gradient[d];
@@ -377,7 +381,7 @@ void check_update(Random& random, Problem<T>& p, int64_t batch, Norm norm, Outpu
   const bool unit_ball = random.chance(0.5);
   const Update<T> rule{kind, 0.1, 0.9, 0.99, 0.01, random.between(1, 9), nullptr, nullptr, false};
   const Sums gradient = sums_of(p, batch, norm, out);
-  const int64_t state = kind == Rule::kAdam ? p.dim : kind == Rule::kAdagrad ? 1 : 0;
+  const int64_t state = kind == Rule::kSgd ? 0 : kind == Rule::kRowwiseAdagrad ? 1 : p.dim;
   const auto draw = [&](const std::vector<T>& table, int64_t rows) {
     return Rows<T>{table, draw_values<T>(random, rows * state, 0, 1, true),
                    draw_values<T>(random, kind == Rule::kAdam ? rows * state : 0, 0, 1, true)};
@@ -423,7 +427,7 @@ void check_step(Random& random) {
     const LossOptions options{static_cast<Loss>(random.below(3)), static_cast<double>(random.below(40)) / 8,
                               static_cast<double>(random.below(5)) / 4};
     Outputs<T> out = check_gradients(problem, batch, norm, options);
-    if (problem.dim > 0) check_update(random, problem, batch, norm, out, static_cast<Rule>(random.below(3)));
+    if (problem.dim > 0) check_update(random, problem, batch, norm, out, static_cast<Rule>(random.below(4)));
   }
 }
 

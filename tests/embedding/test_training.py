@@ -158,6 +158,19 @@ def test_training_starts_within_the_initial_bound(world: Splits) -> None:
         assert 0.9 * wanted < largest <= wanted
 
 
+def test_training_starts_from_a_given_model(world: Splits) -> None:
+    still = replace(TINY, optimizer="sgd", learning_rate=1e-30, epochs=1)
+    start = train(world, replace(TINY, seed=7)).model
+    tables = start.entities.detach().clone(), start.relations.detach().clone()
+    again = train(world, still, start=start).model
+    assert torch.equal(again.entities, tables[0])
+    assert torch.equal(again.relations, tables[1])
+    assert not torch.equal(train(world, TINY, start=start).model.entities, tables[0])
+    assert torch.equal(start.entities, tables[0])
+    with pytest.raises(ValueError, match=r"start must have \d+ entities, \d+ relations and dimension 3, got"):
+        train(world, replace(TINY, dim=3), start=start)
+
+
 def test_a_seed_gives_the_same_model_at_any_number_of_threads(world: Splits) -> None:
     before = torch.get_rng_state()
     for change in ({}, {"sampling": "shared", "optimizer": "adam"}, {"norm": "l1", "sampling": "bernoulli"}):
@@ -290,7 +303,7 @@ def test_divergence_stops_with_the_epoch_and_the_cure(world: Splits, tmp_path: P
     [
         ({"norm": "l3"}, "norm must be one of l1, l2, dot, got 'l3'"),
         ({"loss": "hinge"}, "loss must be one of margin, softmax, self_adversarial, got 'hinge'"),
-        ({"optimizer": "lamb"}, "optimizer must be one of sgd, adagrad, adam, got 'lamb'"),
+        ({"optimizer": "lamb"}, "optimizer must be one of sgd, rowwise_adagrad, adam, adagrad, got 'lamb'"),
         ({"sampling": "all"}, "sampling must be one of uniform, bernoulli, shared, got 'all'"),
         ({"schedule": "cosine"}, "schedule must be one of constant, linear, got 'cosine'"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),

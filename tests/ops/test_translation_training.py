@@ -247,8 +247,8 @@ def moved_by_definition(
         g = gradient[row]
         if rule.name == "sgd":
             table[row] -= rule.learning_rate * g
-        elif rule.name == "adagrad":
-            moments[0][row] += (g * g).mean()
+        elif "adagrad" in rule.name:
+            moments[0][row] += g * g if rule.name == "adagrad" else (g * g).mean()
             table[row] -= rule.learning_rate * g / (moments[0][row].sqrt() + rule.epsilon)
         else:
             moments[0][row] = rule.beta1 * moments[0][row] + (1 - rule.beta1) * g

@@ -123,7 +123,7 @@ def train_command(
     loss: Annotated[str | None, _setting("loss", "margin, softmax or self_adversarial.")] = None,
     margin: Annotated[float | None, _setting("margin", "Of margin and self_adversarial.")] = None,
     temperature: Annotated[float | None, _setting("temperature", "Of self_adversarial.")] = None,
-    optimizer: Annotated[str | None, _setting("optimizer", "sgd, adagrad or adam.")] = None,
+    optimizer: Annotated[str | None, _setting("optimizer", "sgd, adagrad, rowwise_adagrad or adam.")] = None,
     learning_rate: Annotated[float | None, _setting("learning_rate", "In the first step.")] = None,
     schedule: Annotated[str | None, _setting("schedule", "constant, or linear down to 0 over the epochs.")] = None,
     unit_ball: Annotated[

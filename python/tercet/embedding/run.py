@@ -96,7 +96,7 @@ class Run:
 
     def __init__(
         self, settings: TrainingSettings, splits: Splits, device: torch.device, num_threads: int | None,
-        reporter: Reporter,
+        reporter: Reporter, start: TransE | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.splits, self.reporter, self.num_threads = settings, splits, reporter, num_threads
         model = TransE(
@@ -107,6 +107,10 @@ class Run:
         self.model = model
         # The tables' own memory: the steps change it in place.
         self.tables = model.entities.detach(), model.relations.detach()
+        self.started_from = None if start is None else digest({"e": start.entities, "r": start.relations})
+        if start is not None:
+            for table, first in zip(self.tables, (start.entities, start.relations), strict=True):
+                table.copy_(first.detach())
         if settings.unit_ball:
             self.tables[0].div_(self.tables[0].norm(dim=1, keepdim=True).clamp(min=1))
         triples = model.with_inverses(splits.train) if settings.inverses else splits.train
@@ -126,7 +130,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that resumes it."""
         data = {"data": self.splits.fingerprint, "valid": digest({"valid": self.splits.valid})}
-        return {**asdict(self.settings), **data}
+        return {**asdict(self.settings), **data, "start": self.started_from}
 
     def snapshot(self) -> Checkpoint:
         """All that the next epoch depends on."""

@@ -43,7 +43,7 @@ class TrainingSettings:
         loss: "margin", "softmax" or "self_adversarial"; see `tercet.ops.translation_training.Loss`.
         margin: of "margin" and "self_adversarial".
         temperature: of "self_adversarial".
-        optimizer: "sgd", "adagrad" (row-wise) or "adam" (rows that a batch touches).
+        optimizer: "sgd", "adagrad", "rowwise_adagrad" (one step size a row) or "adam" (rows that a batch touches).
         learning_rate: in the first step.
         schedule: "constant", or "linear": down to 0 over all steps of all epochs.
         unit_ball: entities longer than 1 are scaled to length 1.

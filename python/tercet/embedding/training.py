@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tercet.checkpoints import open_run
+from tercet.embedding.model import TransE
 from tercet.embedding.run import Reporter, Run, TrainingResult
 from tercet.embedding.settings import TrainingSettings
 from tercet.graph.splits import SPLITS, Splits
@@ -24,6 +25,7 @@ def train(
     num_threads: int | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
+    start: TransE | None = None,
 ) -> TrainingResult:
     """Train a TransE model, and save it where `out` says.
 
@@ -38,10 +40,13 @@ def train(
         num_threads: CPU threads, default torch's; the result does not depend on it.
         resume: go on from the checkpoint in `out`, if there is one.
         reporter: hears of steps and epochs.
+        start: a model whose tables training starts from, as `settings` would make it; it stays as it is. None: they
+            are drawn.
 
     Raises:
-        ValueError: a split is empty, there is but one entity, `out` is not empty, the checkpoint is of another run,
-            or training diverges. OSError: a file cannot be written; the checkpoint before stays.
+        ValueError: a split is empty, `start` is of another size, there is but one entity, `out` is not empty, the
+            checkpoint is of another run, or training diverges.
+        OSError: a file cannot be written; the checkpoint before stays.
 
     Source:
         Bordes et al.: Translating Embeddings for Modeling Multi-relational Data, NIPS 2013.
@@ -70,9 +75,17 @@ def train(
         raise ValueError(f"tercet.{op}: there must be at least 2 entities to rank, got {splits.num_entities}")
     if resume and out is None:
         raise ValueError(f"tercet.{op}: resume needs out, the directory of the run to go on with")
+    if start is not None:
+        sizes = splits.num_entities, splits.num_relations * (1 + settings.inverses), settings.dim
+        got = len(start.entities), len(start.relations), start.dim
+        if got != sizes:
+            raise ValueError(
+                f"tercet.{op}: start must have {sizes[0]} entities, {sizes[1]} relations and dimension {sizes[2]}, got"
+                f" {got[0]}, {got[1]} and {got[2]}"
+            )
     folder = None if out is None else Path(out)
     checkpoint = None if folder is None else open_run(folder, resume=resume)
-    run = Run(settings, splits, torch.device(device), num_threads, reporter or Reporter())
+    run = Run(settings, splits, torch.device(device), num_threads, reporter or Reporter(), start)
     if folder is not None and checkpoint is not None:
         run.check_same(folder, checkpoint.state)
         if checkpoint.state.get("finished"):

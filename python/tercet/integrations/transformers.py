@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn.block import ArbitratedBlock, Gate, cost_of
+from tercet.nn.calibration import calibrate_block
 from tercet.nn.cost import ComputeCost
-from tercet.nn.gating import Gates, calibrate_block, checked_gates
+from tercet.nn.inputs import Gates, checked_gates
 from tercet.nn.linear import linear
 
 try:

@@ -9,6 +9,7 @@ offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: F
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tercet.nn.attention import Sight, attend_by_sequence, in_window, key_ranges, with_mask
 from tercet.nn.cost import BlockShape, ComputeCost, expected_share
 from tercet.ops.gating import arbiter_logits, kept_attention
 
@@ -31,14 +33,6 @@ class Gate(NamedTuple):
     on: Tensor  # bool
     scale: Tensor | None  # 1, with the gradient of the relaxed gate; None where nothing is learnt
     probability: Tensor  # that the arbitrator opens it; of forced gates 0 or 1
-
-
-class Sight(NamedTuple):
-    """What a query may see beside the gates: frames t - left .. t + right, and torch's src_mask."""
-
-    left: int | None
-    right: int | None
-    mask: Tensor | None  # bool (True: seen) or added to the scores; [T, T] or [B, num_heads, T, T]
 
 
 class ArbitratedBlock(nn.Module):
@@ -142,26 +136,35 @@ class ArbitratedBlock(nn.Module):
         """The block's output [B, T, dim] and both decisions; `valid` bool [B, T] is false where x is padding."""
         forced = (None, None) if gates is None else gates
         sight = Sight(self.left, 0 if is_causal else self.right, mask)
-        finite = valid & x.detach().sum(-1).isfinite()
-        attention = self.decide(x, "attention", finite, forced[0], acoustic)
-        x, attention = self.attend(x, attention, finite, sight)
-        feed_forward = self.decide(x, "feed_forward", finite, forced[1], acoustic)
-        x, feed_forward = self.transform_kept(x, feed_forward)
-        return x, attention, feed_forward
+        finite = valid & x.detach().sum(-1, dtype=torch.promote_types(x.dtype, torch.float32)).isfinite()
+        # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
+        exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
+        out = x if exact else x.masked_fill(~finite[..., None], 0)
+        attention = self.decide(out, "attention", finite, forced[0], acoustic)
+        out, attention = self.attend(out, attention, finite, sight)
+        feed_forward = self.decide(out, "feed_forward", finite, forced[1], acoustic)
+        out, feed_forward = self.transform_kept(out, feed_forward)
+        return out if exact else torch.where(finite[..., None], out, x), attention, feed_forward
 
     def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
         """Logits [B, T] of a sub-block's arbitrator, before any threshold."""
         arbiter: nn.Linear = getattr(self, f"{sub_block}_arbiter")
         norm: nn.LayerNorm | None = getattr(self, f"{sub_block}_norm") if self.norm_first else None
         weight, bias = arbiter.weight[0], arbiter.bias
-        if self.arbiter_input != "block" and acoustic is None:
+        if self.arbiter_input == "block":
+            acoustic = None
+        elif acoustic is None:
             raise ValueError(f"tercet.nn.{type(self).__name__}: arbiter_input {self.arbiter_input!r} needs `acoustic`")
-        if acoustic is not None and acoustic.shape != (*x.shape[:2], self.acoustic_dim):
+        elif acoustic.shape != (*x.shape[:2], self.acoustic_dim):
             wanted = [*x.shape[:2], self.acoustic_dim]
             raise ValueError(f"tercet.nn.{type(self).__name__}: acoustic must be {wanted}, got {list(acoustic.shape)}")
+        heard: Tensor | float = 0.0
+        if acoustic is not None:
+            fine = acoustic.isfinite().all(-1)  # else off, and out of the gradient
+            sound = acoustic.masked_fill(~fine[..., None], 0)
+            heard = F.linear(sound, weight[None, -self.acoustic_dim :]).squeeze(-1).masked_fill(~fine, -torch.inf)
         if self.arbiter_input == "acoustic":
-            assert acoustic is not None
-            return F.linear(acoustic, arbiter.weight, bias).squeeze(-1)
+            return heard + bias
         own = weight[: self.dim]
         if torch.is_grad_enabled():
             frames = x if norm is None else norm(x)
@@ -171,10 +174,7 @@ class ArbitratedBlock(nn.Module):
             norm_weight, norm_bias, epsilon = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
             logits = arbiter_logits(rows, own, bias, norm_weight=norm_weight, norm_bias=norm_bias, epsilon=epsilon)
             logits = logits.unflatten(0, x.shape[:2])
-        if self.arbiter_input == "both":
-            assert acoustic is not None
-            logits = logits + F.linear(acoustic, weight[None, self.dim :]).squeeze(-1)
-        return logits
+        return logits + heard
 
     def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
         """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
@@ -187,7 +187,7 @@ class ArbitratedBlock(nn.Module):
             on = forced & valid
             return Gate(on, None, on.float())
         logits = self.logits(x, sub_block, acoustic)
-        probability = logits.float().sigmoid()
+        probability = logits.float().sigmoid().masked_fill(~valid, 0)
         if not self.training:
             return Gate((logits > getattr(self, f"{sub_block}_threshold")) & valid, None, probability)
         uniform = torch.rand_like(probability).clamp(1e-7, 1 - 1e-7)
@@ -212,12 +212,12 @@ class ArbitratedBlock(nn.Module):
             others = frames.index_select(0, valid.flatten().nonzero().squeeze(1))
             queries = self.queries(inputs)
             keys, values = self.keys_and_values(self.attention_norm(others) if self.norm_first else others)
-        starts, ends = key_ranges(offered, rows, sight.left, sight.right)
         learns = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
         if learns or sight.mask is not None or (self.training and self.attention_dropout > 0):
-            positions = offered.flatten().nonzero().squeeze(1), rows
-            mixed = self._attend_by_sequence(queries, keys, values, starts, ends, *positions, x.shape, sight)
+            dropout = self.attention_dropout if self.training else 0.0
+            mixed = attend_by_sequence(queries, keys, values, gate.on, offered, sight, self.num_heads, dropout)
         else:
+            starts, ends = key_ranges(offered, rows, sight.left, sight.right)
             mixed = kept_attention(queries, keys, values, starts, ends, num_heads=self.num_heads)
         update = self.attention_output(mixed)
         return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
@@ -254,19 +254,18 @@ class ArbitratedBlock(nn.Module):
         if gate.scale is not None:
             new = new + (gate.scale.flatten().index_select(0, rows) - 1)[:, None] * (new - kept)
         new = new.to(frames.dtype)
-        out = frames.index_copy_(0, rows, new) if owned else frames.index_copy(0, rows, new)
+        out: Tensor = frames.index_copy_(0, rows, new) if owned else frames.index_copy(0, rows, new)
         return out.view(shape)
 
     # Training the gates: every frame is computed, as if its own gate were on.
 
     def _attend_dense(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
-        clean = x.masked_fill(~valid[..., None], 0)  # a weight of 0 would not keep a NaN out
-        inputs = self.attention_norm(clean) if self.norm_first else clean
+        inputs = self.attention_norm(x) if self.norm_first else x
         queries, keys, values = (self._heads(part) for part in self.queries_keys_values(inputs))
         itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         offered = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
         frame = torch.arange(x.shape[1], device=x.device)
-        seen = _with_mask(offered[:, None] & _in_window(frame, frame, sight), sight.mask, queries.dtype)
+        seen = with_mask(offered[:, None] & in_window(frame, frame, sight), sight.mask, queries.dtype)
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
@@ -276,51 +275,13 @@ class ArbitratedBlock(nn.Module):
         heads: Tensor = part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         return heads
 
-    # Kept frames with gradients or a mask of the caller's: torch's attention, one sequence after the other.
-
-    def _attend_by_sequence(
-        self,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        starts: Tensor,
-        ends: Tensor,
-        key_rows: Tensor,
-        rows: Tensor,
-        shape: torch.Size,
-        sight: Sight,
-    ) -> Tensor:
-        batch, num_frames = shape[:2]
-        edges = torch.arange(batch + 1, device=rows.device) * num_frames
-        query_offsets, key_offsets = (torch.searchsorted(at, edges).tolist() for at in (rows, key_rows))
-        bounded = sight.left is not None or sight.right is not None
-        dropout = self.attention_dropout if self.training else 0.0
-        mixed = [queries.new_empty(0, self.dim)]
-        for b in range(batch):
-            these, those = slice(*query_offsets[b : b + 2]), slice(*key_offsets[b : b + 2])
-            if these.start == these.stop:
-                continue
-            position = torch.arange(those.start, those.stop, device=rows.device)
-            seen = (position >= starts[these, None]) & (position < ends[these, None]) if bounded else None
-            if sight.mask is not None:
-                own = sight.mask if sight.mask.ndim == 2 else sight.mask[b]
-                own = own[..., rows[these] - b * num_frames, :][..., key_rows[those] - b * num_frames]
-                seen = _with_mask(own.new_ones(1, dtype=torch.bool) if seen is None else seen, own, queries.dtype)
-            query, key, value = (
-                part.unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
-                for part in (queries[these], keys[those], values[those])
-            )
-            out = F.scaled_dot_product_attention(query[None], key[None], value[None], seen, dropout)
-            mixed.append(out[0].transpose(0, 1).flatten(1))
-        return torch.cat(mixed)
-
     # A fixed number of frames of each sequence: no size depends on the data.
 
     def _within_capacity(self, gate: Gate) -> tuple[Gate, Tensor, Tensor]:
         """The gate without the frames beyond capacity, the kept frames' numbers [B, capacity], and which are kept."""
         assert self.capacity is not None
         num_frames = gate.on.shape[1]
-        size = self.capacity if isinstance(self.capacity, int) else -int(-self.capacity * num_frames // 1)
+        size = self.capacity if isinstance(self.capacity, int) else math.ceil(self.capacity * num_frames - 1e-9)
         on = gate.on & (gate.on.cumsum(1) <= size)
         index = (~on).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
         return gate._replace(on=on), index, on.gather(1, index)
@@ -328,26 +289,24 @@ class ArbitratedBlock(nn.Module):
     def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
         gate, index, got = self._within_capacity(gate)
         kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
-        clean = kept.masked_fill(~got[..., None], 0)
-        inputs = self.attention_norm(clean) if self.norm_first else clean
+        inputs = self.attention_norm(kept) if self.norm_first else kept
         frame = torch.arange(x.shape[1], device=x.device)
         if self.keys == "kept":
             parts = self.queries_keys_values(inputs)
             offered, positions = got, index
         else:
-            clean = x.masked_fill(~valid[..., None], 0)
-            others = self.attention_norm(clean) if self.norm_first else clean
+            others = self.attention_norm(x) if self.norm_first else x
             parts = (self.queries(inputs), *self.keys_and_values(others))
             offered, positions = valid, frame.expand(x.shape[:2])
         queries, keys, values = (self._heads(part) for part in parts)
         itself = index[:, :, None] == positions[:, None, :]  # so that a frame beyond those kept sees something
-        seen = (offered[:, None, :] & _in_window(index, positions, sight)) | itself
+        seen = (offered[:, None, :] & in_window(index, positions, sight)) | itself
         mask = sight.mask
         if mask is not None:
             whole = mask.expand(len(x), 1, -1, -1) if mask.ndim == 2 else mask
             across = whole.gather(2, index[:, None, :, None].expand(-1, whole.shape[1], -1, whole.shape[3]))
             mask = across.gather(3, positions[:, None, None, :].expand(-1, whole.shape[1], index.shape[1], -1))
-        seen = _with_mask(seen[:, None], mask, queries.dtype)
+        seen = with_mask(seen[:, None], mask, queries.dtype)
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
@@ -371,39 +330,12 @@ def cost_of(blocks: Sequence[ArbitratedBlock], decided: Sequence[tuple[Gate, Gat
     return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
 
 
-def key_ranges(offered: Tensor, rows: Tensor, left: int | None, right: int | None) -> tuple[Tensor, Tensor]:
-    """First and last + 1 of the packed keys that the queries at `rows` (b T + t) see, where keys are the true `offered`
-    [B, T] in order: int64 [M] each."""
-    num_frames = offered.shape[1]
-    counts = F.pad(offered.flatten().cumsum(0), (1, 0))
-    first = rows - rows % max(num_frames, 1)
-    low = first if left is None else torch.maximum(rows - left, first)
-    high = first + num_frames if right is None else torch.minimum(rows + right + 1, first + num_frames)
-    return counts.index_select(0, low), counts.index_select(0, high)
-
-
 def _blend(x: Tensor, new: Tensor, gate: Gate) -> Tensor:
     """`new` where the gate is on, else x; the gate's gradient is <gradient, new - x> times that of the relaxed gate."""
     out = torch.where(gate.on[..., None], new, x)
-    return out if gate.scale is None else out + (gate.scale - 1)[..., None] * (new - x)
-
-
-def _in_window(queries: Tensor, keys: Tensor, sight: Sight) -> Tensor:
-    """Whether keys at frames [..., K] lie in the windows of queries at frames [..., Q]: bool [..., Q, K]."""
-    ahead = keys[..., None, :] - queries[..., :, None]
-    seen = torch.ones_like(ahead, dtype=torch.bool)
-    if sight.left is not None:
-        seen = seen & (ahead >= -sight.left)
-    return seen if sight.right is None else seen & (ahead <= sight.right)
-
-
-def _with_mask(seen: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """`seen` and the caller's mask in one, as torch's attention takes it."""
-    if mask is None:
-        return seen
-    if mask.dtype == torch.bool:
-        return seen & mask
-    return mask.to(dtype).masked_fill(~seen, -torch.inf)
+    if gate.scale is not None:
+        out = out + (gate.scale - 1)[..., None] * (new - x)
+    return out.to(x.dtype)
 
 
 def _window(name: str, window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tercet.nn import streaming
 from tercet.nn.block import ArbitratedBlock, Gate, cost_of
+from tercet.nn.calibration import calibrate_block
 from tercet.nn.cost import ComputeCost
+from tercet.nn.inputs import Gates, batched, checked_gates, prepare, restored
 from tercet.nn.linear import ACTIVATIONS, linear
-
-Gates = tuple[Tensor, Tensor]
 
 
 class ArbitratedEncoderLayer(ArbitratedBlock):
@@ -46,8 +46,11 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         causal: frames see none to their right.
         window: frames that a query sees to each side, or (left, right); counted in original frames, kept or not.
         mode: of training, "dense" or "compact".
-        capacity: None, or the most frames of a sequence that a sub-block computes (an int, or a share of T): sizes are
-            then fixed and the host never waits for the device. Frames beyond it are off, the last ones first.
+        capacity: None, or the most frames of a sequence that a sub-block computes (an int, or a share of T, rounded
+            up): sizes are then fixed and the host never waits for the device. Frames beyond it are off, the last ones
+            first.
+
+    torch.export takes layers in evaluation, in torch.no_grad(); batch and frames may be dynamic.
 
     Raises:
         ValueError: an option is none of those named, or the window looks ahead with causal=True.
@@ -351,99 +354,3 @@ class ArbitratedEncoder(nn.Module):
         for block in self.blocks:
             frames = calibrate_block(name, block, frames, valid, keep, sound)
         return self
-
-
-def calibrate_block(
-    name: str,
-    block: ArbitratedBlock,
-    x: Tensor,
-    valid: Tensor,
-    keep: tuple[float, float],
-    acoustic: Tensor | None,
-    mask: Tensor | None = None,
-) -> Tensor:
-    """Set a block's thresholds as its `calibrate_` says; returns its output on x."""
-    if len(keep) != 2 or not all(0 <= share <= 1 for share in keep):
-        raise ValueError(f"{name}: keep must be two shares in 0..1 (attention, feed-forward), got {keep}")
-    if not bool(valid.any()):
-        raise ValueError(f"{name}: x must hold at least one frame that is not padding, got {list(x.shape)}")
-    training = block.training
-    block.eval()
-    try:
-        block.attention_threshold.copy_(_threshold(block.logits(x, "attention", acoustic)[valid], keep[0]))
-        nothing = torch.zeros_like(valid)
-        on = block.run(x, valid, mask=mask, acoustic=acoustic)[1].on
-        attended = block.run(x, valid, mask=mask, gates=(on, nothing), acoustic=acoustic)[0]
-        block.feed_forward_threshold.copy_(_threshold(block.logits(attended, "feed_forward", acoustic)[valid], keep[1]))
-        return block.run(x, valid, mask=mask, acoustic=acoustic)[0]
-    finally:
-        block.train(training)
-
-
-def _threshold(logits: Tensor, share: float) -> Tensor:
-    """Such that round(share n) of the logits lie above it, ties apart; half way between two of them, so that another
-    order of summing decides alike."""
-    count = round(share * len(logits))
-    if count in (0, len(logits)):
-        return torch.full_like(logits[0], torch.inf if count == 0 else -torch.inf)
-    kept, left_out = logits.sort(descending=True).values[count - 1 : count + 1]
-    middle = (kept + left_out) / 2
-    return torch.where(middle < kept, middle, left_out)
-
-
-def prepare(
-    name: str, src: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool, layer: ArbitratedEncoderLayer
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """src as [B, T, dim], which frames are no padding, and the mask as `Sight` holds it."""
-    if not isinstance(src, Tensor):
-        raise TypeError(f"{name}: src must be a torch.Tensor, got {type(src).__name__}")
-    if src.ndim not in (2, 3) or src.shape[-1] != layer.dim:
-        wanted = f"[B, T, {layer.dim}]" if layer.self_attn.batch_first else f"[T, B, {layer.dim}]"
-        raise ValueError(f"{name}: src must be {wanted}, got {list(src.shape)}")
-    x = batched(src, src, layer.self_attn.batch_first)
-    batch, num_frames = x.shape[:2]
-    valid = torch.ones(batch, num_frames, dtype=torch.bool, device=x.device)
-    if padding is not None:
-        padding = padding[None] if src.ndim == 2 and padding.ndim == 1 else padding
-        if padding.shape != (batch, num_frames):
-            frames = [batch, num_frames]
-            raise ValueError(f"{name}: src_key_padding_mask must be [B, T] = {frames}, got {list(padding.shape)}")
-        if not (padding.dtype == torch.bool or padding.is_floating_point()):
-            raise TypeError(f"{name}: src_key_padding_mask must be bool or floating, got {padding.dtype}")
-        valid = ~padding if padding.dtype == torch.bool else padding == 0
-    if mask is None or is_causal:
-        return x, valid, None
-    if mask.shape not in ((num_frames, num_frames), (batch * layer.num_heads, num_frames, num_frames)):
-        wanted = f"[{num_frames}, {num_frames}] or [{batch * layer.num_heads}, {num_frames}, {num_frames}]"
-        raise ValueError(f"{name}: src_mask must be {wanted}, got {list(mask.shape)}")
-    if not (mask.dtype == torch.bool or mask.is_floating_point()):
-        raise TypeError(f"{name}: src_mask must be bool or floating, got {mask.dtype}")
-    mask = ~mask if mask.dtype == torch.bool else mask
-    return x, valid, mask if mask.ndim == 2 else mask.unflatten(0, (batch, layer.num_heads))
-
-
-def checked_gates(name: str, gates: Any, shape: torch.Size) -> Gates:
-    """Forced gates (attention, feed_forward), bool [B, T] each."""
-    if len(gates) != 2:
-        raise ValueError(f"{name}: gates must be (attention, feed_forward), got {len(gates)} of them")
-    for part, gate in zip(("attention", "feed-forward"), gates, strict=True):
-        if not isinstance(gate, Tensor) or gate.dtype != torch.bool:
-            got = gate.dtype if isinstance(gate, Tensor) else type(gate).__name__
-            raise TypeError(f"{name}: {part} gates must be bool, got {got}")
-        if gate.shape != shape:
-            raise ValueError(f"{name}: {part} gates must be [B, T] = {list(shape)}, got {list(gate.shape)}")
-    return gates[0], gates[1]
-
-
-def batched(value: Tensor, src: Tensor, batch_first: bool) -> Tensor:
-    """`value`, laid out as src is, as [B, T, ...]."""
-    if src.ndim == 2:
-        return value[None]
-    return value if batch_first else value.transpose(0, 1)
-
-
-def restored(x: Tensor, src: Tensor, batch_first: bool) -> Tensor:
-    """[B, T, dim] as src is laid out."""
-    if src.ndim == 2:
-        return x[0]
-    return x if batch_first else x.transpose(0, 1)

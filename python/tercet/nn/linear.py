@@ -25,6 +25,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
         and rows.ndim == 2
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and (rows.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())

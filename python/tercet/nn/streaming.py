@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tercet.files import read_tensors, write_tensors
-from tercet.nn.block import key_ranges
+from tercet.nn.attention import key_ranges
 from tercet.ops import _native
 from tercet.ops.gating import kept_attention
 

@@ -54,7 +54,7 @@ def entity_sets(op: str, name: str, value: Any) -> None:
 
 def in_range(op: str, name: str, value: Tensor, size: int) -> None:
     """Every id is in 0..size-1; not checked while tracing, where values are unknown."""
-    if value.numel() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and value.numel():
         lowest, highest = (int(bound) for bound in torch.aminmax(value))
         if lowest < 0 or highest >= size:
             raise ValueError(f"tercet.{op}: {name} must be in 0..{size - 1}, got {lowest if lowest < 0 else highest}")

@@ -5,6 +5,9 @@ Each result depends on its own row and keys alone: not on threads, nor on the re
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,6 +41,7 @@ def arbiter_logits(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
+        NotImplementedError: a gradient is asked for.
 
     Source:
         Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022.
@@ -52,8 +56,9 @@ def arbiter_logits(
         raise ValueError(f"tercet.{op}: rows must be [num_rows, dim], got {list(rows.shape)}")
     given = {"weight": weight, "bias": bias, "norm_weight": norm_weight, "norm_bias": norm_bias}
     for name, value in given.items():
-        if value is not None:
-            _checks.same(op, name, _checks.tensor(op, name, value), "rows", rows)
+        if value is not None or not name.startswith("norm"):
+            value = _checks.tensor(op, name, value)
+            _checks.same(op, name, value, "rows", rows)
             size, meaning = (1, "[1]") if name == "bias" else (rows.shape[1], "[dim]")
             _checks.shape(op, name, value, (size,), meaning)
     if norm_bias is not None and norm_weight is None:
@@ -91,6 +96,7 @@ def kept_attention(
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape; a range leaves the keys.
+        NotImplementedError: a gradient is asked for.
 
     Source:
         Vaswani et al.: Attention Is All You Need, NIPS 2017.
@@ -117,7 +123,7 @@ def kept_attention(
             raise TypeError(f"tercet.{op}: {name} must be int64, got {value.dtype}")
         _checks.same(op, name, value, "queries", queries, dtype=False)
         _checks.shape(op, name, value, (num_queries,), "[num_queries]")
-        _checks.in_range(op, name, value, len(keys) + 1)
+        _checks.in_range(op, name, value, keys.shape[0] + 1)
     threads = _checks.threads(op, num_threads)
     mixed: Tensor = _kept_attention(queries, keys, values, key_starts, key_ends, num_heads, threads)
     return mixed
@@ -171,7 +177,7 @@ def _attention_cpu(
     scratch = frames[0].new_empty(size * threads)
     _native.cpu.kept_attention(_native.DTYPE_CODES[out.dtype], *((x.data_ptr(), x.stride(0)) for x in frames), bounds,
                                out.data_ptr(), (scratch.data_ptr(), size, threads),
-                               (num_queries, num_heads, head_dim), head_dim**-0.5)  # fmt: skip
+                               (num_queries, num_heads, head_dim), max(head_dim, 1) ** -0.5)  # fmt: skip
     return out.to(queries.dtype)
 
 
@@ -190,12 +196,25 @@ def _wide(x: Tensor) -> Tensor:
     return x.float() if x.dtype in _checks.HALF_DTYPES else x
 
 
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    pass
+
+
+def _no_gradient(op: str) -> Callable[..., None]:
+    def backward(ctx: Any, grad: Tensor) -> None:
+        raise NotImplementedError(f"tercet.{op} has no gradient; tercet.nn computes what has one by torch")
+
+    return backward
+
+
 _arbiter_logits = define(
     "arbiter_logits(Tensor rows, Tensor weight, Tensor bias, Tensor? norm_weight, Tensor? norm_bias, float epsilon,"
     " int num_threads) -> Tensor",
     cpu=_arbiter_cpu,
     cuda=_arbiter_cuda,
     fake=_arbiter_fake,
+    setup_context=_setup_context,
+    backward=_no_gradient("arbiter_logits"),
 )
 _kept_attention = define(
     "kept_attention(Tensor queries, Tensor keys, Tensor values, Tensor key_starts, Tensor key_ends, int num_heads,"
@@ -203,4 +222,6 @@ _kept_attention = define(
     cpu=_attention_cpu,
     cuda=_attention_cuda,
     fake=_attention_fake,
+    setup_context=_setup_context,
+    backward=_no_gradient("kept_attention"),
 )

@@ -27,7 +27,7 @@ from tercet.ops.reference import translation_training as reference
 from tercet.ops.translation import NORMS
 
 LOSSES = ("margin", "softmax", "self_adversarial")
-OPTIMIZERS = ("sgd", "adagrad", "adam")
+OPTIMIZERS = ("sgd", "rowwise_adagrad", "adam", "adagrad")  # by the kernels' codes
 SAMPLINGS = ("uniform", "bernoulli", "shared")
 
 
@@ -56,12 +56,13 @@ class Optimizer:
     """How a touched row x with gradient g moves; the others stay. A row with an entry in the batch is touched.
 
     sgd: x -= learning_rate g.
-    adagrad: one step size a row: a += mean(g^2); x -= learning_rate g / (sqrt(a) + epsilon).
+    adagrad: a += g^2; x -= learning_rate g / (sqrt(a) + epsilon), as torch.optim.Adagrad.
+    rowwise_adagrad: one step size a row, which takes dim times less memory: a += mean(g^2), the rest likewise.
     adam: m = beta1 m + (1 - beta1) g; v likewise with g^2 and beta2; x -= learning_rate m' / (sqrt(v') + epsilon) with
         m' = m / (1 - beta1^step), v' = v / (1 - beta2^step); step counts batches.
     """
 
-    name: str = "adagrad"
+    name: str = "rowwise_adagrad"
     learning_rate: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.999
@@ -69,7 +70,8 @@ class Optimizer:
 
 
 class OptimizerState(NamedTuple):
-    """What the optimizer remembers: adagrad: a [rows]; adam: m, v [rows, dim]; of entities, then of relations."""
+    """What the optimizer remembers, of entities, then of relations: rowwise_adagrad: a [rows]; adagrad: a [rows, dim];
+    adam: m, v [rows, dim]."""
 
     entities: tuple[Tensor, ...]
     relations: tuple[Tensor, ...]
@@ -116,8 +118,10 @@ class Gradients(NamedTuple):
 
 def optimizer_state(optimizer: Optimizer, entities: Tensor, relations: Tensor) -> OptimizerState:
     """The state before the first step."""
-    if optimizer.name == "adagrad":
+    if optimizer.name == "rowwise_adagrad":
         return OptimizerState(*((table.new_zeros(len(table)),) for table in (entities, relations)))
+    if optimizer.name == "adagrad":
+        return OptimizerState(*((torch.zeros_like(table),) for table in (entities, relations)))
     if optimizer.name == "adam":
         return OptimizerState(*((torch.zeros_like(t), torch.zeros_like(t)) for t in (entities, relations)))
     return OptimizerState((), ())

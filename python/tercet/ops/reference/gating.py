@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_CHUNK = 1024  # queries whose keys are looked at together
+_CHUNK = 256  # queries whose keys are looked at together
 
 
 def arbiter_logits(
@@ -24,26 +24,26 @@ def arbiter_logits(
 def kept_attention(
     queries: Tensor, keys: Tensor, values: Tensor, key_starts: Tensor, key_ends: Tensor, num_heads: int
 ) -> Tensor:
-    """Softmax attention of packed queries [M, dim] to the keys key_starts[i] .. key_ends[i] - 1; no keys: zeros."""
-    chunks = [queries.new_empty(0, queries.shape[1])]
+    """Softmax attention of packed queries [M, dim] to the keys key_starts[i] .. key_ends[i] - 1; no keys: zeros.
+
+    A value that is not finite makes its head NaN for the queries that see it.
+    """
+    heads = (num_heads, queries.shape[1] // num_heads)
+    query, key, value = (x.unflatten(1, heads).transpose(0, 1) for x in (queries, keys, values))
+    scale = max(heads[1], 1) ** -0.5
+    # A value that is not finite times a weight of 0 would be NaN for everybody; in the score it is for who sees it.
+    fine = value.isfinite()
+    poison = queries.new_zeros(fine.shape[:2]).masked_fill(~fine.all(-1), torch.nan)[:, None]
+    value = value.masked_fill(~fine, 0)
+    mixed = [query[:, :0]]
     for first in range(0, len(queries), _CHUNK):
-        starts, ends = (bounds[first : first + _CHUNK] for bounds in (key_starts, key_ends))
+        chunk = slice(first, first + _CHUNK)
+        starts, ends = key_starts[chunk, None], key_ends[chunk, None]
         seen = starts < ends
-        low = int(torch.where(seen, starts, len(keys)).min())
-        high = max(low, int(torch.where(seen, ends, 0).max()))
-        position = torch.arange(low, high, device=keys.device)
-        mask = (position >= starts[:, None]) & (position < ends[:, None])
-        heads = (x.unflatten(1, (num_heads, -1)).transpose(0, 1) for x in (keys[low:high], values[low:high]))
-        query = queries[first : first + _CHUNK].unflatten(1, (num_heads, -1)).transpose(0, 1)
-        key, value = heads
-        scores = query @ key.transpose(1, 2) / key.shape[-1] ** 0.5
-        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1).masked_fill(~seen[:, None], 0)
-        # A product, so that a value that is not finite stays out of the queries that do not see it.
-        terms = (
-            torch.where(mask[None, :, :, None], weights[..., None] * value[:, None], 0)
-            if not bool(value.isfinite().all())
-            else None
-        )
-        mixed = weights @ value if terms is None else terms.sum(2)
-        chunks.append(mixed.transpose(0, 1).flatten(1))
-    return torch.cat(chunks)
+        low, high = int(starts.where(seen, len(keys)).min()), int(ends.where(seen, 0).max())
+        span = slice(low, max(low, high))
+        position = torch.arange(span.start, span.stop, device=keys.device)
+        scores = query[:, chunk] @ key[:, span].transpose(1, 2) * scale + poison[..., span]
+        scores = scores.masked_fill((position < starts) | (position >= ends), -torch.inf)
+        mixed.append(scores.softmax(-1).masked_fill(~seen, 0) @ value[:, span])
+    return torch.cat(mixed, 1).transpose(0, 1).flatten(1)

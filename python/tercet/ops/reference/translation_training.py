@@ -241,6 +241,10 @@ def _move(
     gradient = torch.segment_reduce(gradients[entries & 0xFFFFFFFF], "sum", lengths=lengths)
     if optimizer.name == "adagrad":
         (squares,) = state
+        squares[rows] += gradient.square()
+        gradient = gradient / (squares[rows].sqrt() + optimizer.epsilon)
+    elif optimizer.name == "rowwise_adagrad":
+        (squares,) = state
         squares[rows] += gradient.square().mean(1)
         gradient = gradient / (squares[rows].sqrt() + optimizer.epsilon)[:, None]
     elif optimizer.name == "adam":

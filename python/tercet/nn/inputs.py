@@ -1,0 +1,71 @@
+"""What gated layers take: checked, and laid out batch first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from tercet.nn.gating import ArbitratedEncoderLayer
+
+Gates = tuple[Tensor, Tensor]
+
+
+def prepare(
+    name: str, src: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool, layer: ArbitratedEncoderLayer
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """src as [B, T, dim], which frames are no padding, and the mask as `Sight` holds it."""
+    if not isinstance(src, Tensor):
+        raise TypeError(f"{name}: src must be a torch.Tensor, got {type(src).__name__}")
+    if src.ndim not in (2, 3) or src.shape[-1] != layer.dim:
+        wanted = f"[B, T, {layer.dim}]" if layer.self_attn.batch_first else f"[T, B, {layer.dim}]"
+        raise ValueError(f"{name}: src must be {wanted}, got {list(src.shape)}")
+    x = batched(src, src, layer.self_attn.batch_first)
+    batch, num_frames = x.shape[:2]
+    valid = torch.ones(batch, num_frames, dtype=torch.bool, device=x.device)
+    if padding is not None:
+        padding = padding[None] if src.ndim == 2 and padding.ndim == 1 else padding
+        if padding.shape != (batch, num_frames):
+            frames = [batch, num_frames]
+            raise ValueError(f"{name}: src_key_padding_mask must be [B, T] = {frames}, got {list(padding.shape)}")
+        if not (padding.dtype == torch.bool or padding.is_floating_point()):
+            raise TypeError(f"{name}: src_key_padding_mask must be bool or floating, got {padding.dtype}")
+        valid = ~padding if padding.dtype == torch.bool else padding == 0
+    if mask is None or is_causal:
+        return x, valid, None
+    if mask.shape not in ((num_frames, num_frames), (batch * layer.num_heads, num_frames, num_frames)):
+        wanted = f"[{num_frames}, {num_frames}] or [{batch * layer.num_heads}, {num_frames}, {num_frames}]"
+        raise ValueError(f"{name}: src_mask must be {wanted}, got {list(mask.shape)}")
+    if not (mask.dtype == torch.bool or mask.is_floating_point()):
+        raise TypeError(f"{name}: src_mask must be bool or floating, got {mask.dtype}")
+    mask = ~mask if mask.dtype == torch.bool else mask
+    return x, valid, mask if mask.ndim == 2 else mask.unflatten(0, (batch, layer.num_heads))
+
+
+def checked_gates(name: str, gates: Any, shape: torch.Size) -> Gates:
+    """Forced gates (attention, feed_forward), bool [B, T] each."""
+    if len(gates) != 2:
+        raise ValueError(f"{name}: gates must be (attention, feed_forward), got {len(gates)} of them")
+    for part, gate in zip(("attention", "feed-forward"), gates, strict=True):
+        if not isinstance(gate, Tensor) or gate.dtype != torch.bool:
+            got = gate.dtype if isinstance(gate, Tensor) else type(gate).__name__
+            raise TypeError(f"{name}: {part} gates must be bool, got {got}")
+        if gate.shape != shape:
+            raise ValueError(f"{name}: {part} gates must be [B, T] = {list(shape)}, got {list(gate.shape)}")
+    return gates[0], gates[1]
+
+
+def batched(value: Tensor, src: Tensor, batch_first: bool) -> Tensor:
+    """`value`, laid out as src is, as [B, T, ...]."""
+    if src.ndim == 2:
+        return value[None]
+    return value if batch_first else value.transpose(0, 1)
+
+
+def restored(x: Tensor, src: Tensor, batch_first: bool) -> Tensor:
+    """[B, T, dim] as src is laid out."""
+    if src.ndim == 2:
+        return x[0]
+    return x if batch_first else x.transpose(0, 1)
