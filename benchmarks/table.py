@@ -17,6 +17,8 @@ NOTES = {
     " a rival's matrices. edges/s counts the edges that leave the frontier.",
     "Translation scores": "Each call gets fresh random tables; drawing them is not timed. terms/s counts the dimensions"
     " of all pairs of a query and an entity.",
+    "Gated blocks": "Sequences x frames x width. Arbitrators are included, except in torch's dense layer, which has"
+    " none and computes every frame. frames/s counts all frames, kept or not.",
     "Filtered ranking": "Heads and tails of every triple. Each call gets fresh random tables; drawing them is not"
     " timed, nor is preparing an index of the known triples, except where the triples are raw, as PyKEEN takes them.",
 }  # by title
