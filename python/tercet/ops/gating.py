@@ -125,7 +125,7 @@ def kept_attention(
         _checks.shape(op, name, value, (num_queries,), "[num_queries]")
         _checks.in_range(op, name, value, keys.shape[0] + 1)
     threads = _checks.threads(op, num_threads)
-    mixed: Tensor = _kept_attention(queries, keys, values, key_starts, key_ends, num_heads, threads)
+    mixed: Tensor = kept_attention_op(queries, keys, values, key_starts, key_ends, num_heads, threads)
     return mixed
 
 
@@ -222,7 +222,8 @@ _arbiter_logits = define(
     setup_context=_setup_context,
     backward=_no_gradient("arbiter_logits"),
 )
-_kept_attention = define(
+# Unchecked: reading the ranges would wait for the device.
+kept_attention_op = define(
     "kept_attention(Tensor queries, Tensor keys, Tensor values, Tensor key_starts, Tensor key_ends, int num_heads,"
     " int num_threads) -> Tensor",
     cpu=_attention_cpu,
