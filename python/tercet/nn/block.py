@@ -203,12 +203,12 @@ class ArbitratedBlock(nn.Module):
         frames = x.flatten(0, 1)
         offered = gate.on if self.keys == "kept" else valid
         rows, offered_rows = _true_places(gate.on, offered)
-        kept = frames.index_select(0, rows)
+        kept = _take(frames, rows)
         inputs = self.attention_norm(kept) if self.norm_first else kept
         if self.keys == "kept":
             queries, keys, values = self.queries_keys_values(inputs)
         else:
-            others = frames.index_select(0, offered_rows)
+            others = _take(frames, offered_rows)
             queries = self.queries(inputs)
             keys, values = self.keys_and_values(self.attention_norm(others) if self.norm_first else others)
         learns = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
@@ -233,7 +233,7 @@ class ArbitratedBlock(nn.Module):
             return self._put_padded(x, index, got, kept, update, norm, gate), gate
         frames = x.flatten(0, 1)
         rows = gate.on.flatten().nonzero().squeeze(1)
-        kept = frames.index_select(0, rows)
+        kept = _take(frames, rows)
         update = self.transform(norm(kept) if self.norm_first else kept)
         owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what attend made
         return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
@@ -253,6 +253,8 @@ class ArbitratedBlock(nn.Module):
         if gate.scale is not None:
             new = new + (gate.scale.flatten().index_select(0, rows) - 1)[:, None] * (new - kept)
         new = new.to(frames.dtype)
+        if kept is frames:
+            return new.view(shape)
         out: Tensor = frames.index_copy_(0, rows, new) if owned else frames.index_copy(0, rows, new)
         return out.view(shape)
 
@@ -327,6 +329,13 @@ def cost_of(blocks: Sequence[ArbitratedBlock], decided: Sequence[tuple[Gate, Gat
     shapes = tuple(block.shape for block in blocks)
     chances = [(attention.probability, feed_forward.probability) for attention, feed_forward in decided]
     return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
+
+
+def _take(frames: Tensor, rows: Tensor) -> Tensor:
+    """Some rows in order; `frames` itself where they are all of them."""
+    if not torch.compiler.is_compiling() and rows.numel() == frames.shape[0]:
+        return frames
+    return frames.index_select(0, rows)
 
 
 def _true_places(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
