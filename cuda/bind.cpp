@@ -205,4 +205,5 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   bind_merge(m);
   bind_translation(m);
   bind_training(m);
+  bind_gating(m);
 }

@@ -30,5 +30,6 @@ inline Norm norm_of(int norm) {
 
 }  // namespace tercet::cuda
 
+void bind_gating(pybind11::module_& m);
 void bind_training(pybind11::module_& m);
 void bind_translation(pybind11::module_& m);

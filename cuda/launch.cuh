@@ -81,7 +81,8 @@ __global__ void __launch_bounds__(kBlock, 2) for_each_block_kernel(int64_t count
     typename Work::Own own;
     work.start(block, thread, shared, own);
     __syncthreads();
-    for (int64_t step = 0; step < work.num_steps; ++step) {
+    const int64_t num_steps = num_steps_of(work, shared);
+    for (int64_t step = 0; step < num_steps; ++step) {
       work.step(block, step, thread, shared, own);
       __syncthreads();
     }

@@ -75,8 +75,6 @@ void with_norm(Norm norm, const Body& body) {
   }
 }
 
-TERCET_HOST_DEVICE inline int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
 template <class N, class T>
 struct PairTile {
   static constexpr int kSide = sizeof(T) == 4 ? 128 : 64;

@@ -14,6 +14,8 @@
 //                                                  0 <= step < work.num_steps, work.finish, work.settle. Each is called
 //                                                  for kBlock threads, in any order, all of them before the next. A
 //                                                  block has one Work::Shared, and each thread of it one Work::Own.
+//                                                  Where blocks differ in their steps, start leaves in Shared what
+//                                                  work.num_steps(shared) computes their number from.
 // Steps run one after another; within a step a body writes only what no other body of it reads or writes.
 #pragma once
 
@@ -85,6 +87,8 @@ TERCET_HOST_DEVICE inline T larger(T a, T b) {
   return a < b ? b : a;
 }
 
+TERCET_HOST_DEVICE inline int64_t ceil_div(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
 // The first position of first .. last whose value is not below `value`, or last.
 template <class T>
 TERCET_HOST_DEVICE inline int64_t lower_bound(const T* values, int64_t first, int64_t last, T value) {
@@ -103,6 +107,16 @@ TERCET_HOST_DEVICE inline int64_t lower_bound(const T* values, int64_t first, in
 // that holds the item, since empty segments start where the next one does.
 TERCET_HOST_DEVICE inline int64_t segment_of(const int64_t* starts, int64_t first, int64_t last, int64_t item) {
   return lower_bound(starts, first, last, item + 1) - 1;
+}
+
+// How many steps a block of a Work takes, once it has started.
+template <class Work>
+TERCET_HOST_DEVICE inline int64_t num_steps_of(const Work& work, const typename Work::Shared& shared) {
+  if constexpr (requires { work.num_steps(shared); }) {
+    return work.num_steps(shared);
+  } else {
+    return work.num_steps;
+  }
 }
 
 // Where an entity stands, or would stand, in a row of sets.

@@ -9,14 +9,15 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define CHECKS(ROW) \
-  ROW(core)         \
-  ROW(entity_sets)  \
-  ROW(traversal)    \
-  ROW(graph)        \
-  ROW(translation)  \
-  ROW(ranking)      \
-  ROW(translation_training) ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training) ROW(gating) ROW(streaming)
+#define CHECKS(ROW)         \
+  ROW(core)                 \
+  ROW(entity_sets)          \
+  ROW(traversal)            \
+  ROW(graph)                \
+  ROW(translation)          \
+  ROW(ranking)              \
+  ROW(translation_training) \
+  ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training) ROW(gating) ROW(streaming) ROW(cuda_gating)
 
 #define DECLARE(name) void check_##name##_kernels(uint64_t seed);
 CHECKS(DECLARE)

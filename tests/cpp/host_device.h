@@ -52,7 +52,8 @@ class HostDevice {
         scattered(0, kThreads, [&](int64_t thread) { phase(static_cast<int>(thread), own[thread]); });
       };
       each([&](int thread, auto& mine) { work.start(block, thread, *shared, mine); });
-      for (int64_t step = 0; step < work.num_steps; ++step) {
+      const int64_t num_steps = tercet::cuda::num_steps_of(work, *shared);
+      for (int64_t step = 0; step < num_steps; ++step) {
         each([&](int thread, auto& mine) { work.step(block, step, thread, *shared, mine); });
       }
       each([&](int thread, auto& mine) { work.finish(block, thread, *shared, mine); });

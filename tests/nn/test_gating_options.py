@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gated import Case, cases, copied, make_layer
 from strategies import normal, seeds
-from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer
+from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer, block
 from tercet.ops import gating
 
 MODES = ("compact", "eval")
@@ -124,13 +124,13 @@ def test_capacity_compiles_in_one_graph(training: bool) -> None:
 def test_exact_mode_uses_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without gradients logits and attention are ours; with them, or with a caller's mask, attention is torch's."""
     rng, called = np.random.default_rng(3), []
-    for name in ("_arbiter_logits", "_kept_attention"):
-        op = getattr(gating, name)
-        monkeypatch.setattr(gating, name, lambda *args, op=op, name=name: called.append(name) or op(*args))
+    for module, name in ((gating, "_arbiter_logits"), (block, "kept_attention_op")):
+        op = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, op=op, name=name: called.append(name) or op(*args))
     layer, x = make_layer(rng), normal(rng, 1, 5, 6, dtype=torch.float64)
     with torch.no_grad():
         layer(x)
-    assert sorted(called) == ["_arbiter_logits", "_arbiter_logits", "_kept_attention"]
+    assert sorted(called) == ["_arbiter_logits", "_arbiter_logits", "kept_attention_op"]
     called.clear()
     layer(x)
     assert not called

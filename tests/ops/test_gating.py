@@ -306,7 +306,7 @@ def test_opcheck() -> None:
     rng = np.random.default_rng(4)
     queries, keys = (normal(rng, rows, 12, dtype=torch.float32) for rows in (5, 9))
     starts, ends = torch.tensor([0, 2, 9, 0, 5]), torch.tensor([9, 5, 9, 0, 6])
-    torch.library.opcheck(gating._kept_attention, (queries, keys, keys, starts, ends, 3, 2))
+    torch.library.opcheck(gating.kept_attention_op, (queries, keys, keys, starts, ends, 3, 2))
     weight, bias = torch.ones(12), torch.zeros(1)
     for norm in ((None, None), (weight, None), (weight, weight)):
         torch.library.opcheck(gating._arbiter_logits, (keys, weight, bias, *norm, 1e-5, 2))

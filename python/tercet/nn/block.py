@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from tercet.nn.attention import Sight, attend_by_sequence, in_window, key_ranges, with_mask
 from tercet.nn.cost import BlockShape, ComputeCost, expected_share
-from tercet.ops.gating import arbiter_logits, kept_attention
+from tercet.ops.gating import arbiter_logits, kept_attention_op
 
 KEYS = ("kept", "all")
 MODES = ("dense", "compact")
@@ -204,15 +204,14 @@ class ArbitratedBlock(nn.Module):
         if self.capacity is not None:
             return self._attend_padded(x, gate, valid, sight)
         frames = x.flatten(0, 1)
-        rows = gate.on.flatten().nonzero().squeeze(1)
+        offered = gate.on if self.keys == "kept" else valid
+        rows, offered_rows = _true_places(gate.on, offered)
         kept = frames.index_select(0, rows)
         inputs = self.attention_norm(kept) if self.norm_first else kept
         if self.keys == "kept":
-            offered = gate.on
             queries, keys, values = self.queries_keys_values(inputs)
         else:
-            offered = valid
-            others = frames.index_select(0, valid.flatten().nonzero().squeeze(1))
+            others = frames.index_select(0, offered_rows)
             queries = self.queries(inputs)
             keys, values = self.keys_and_values(self.attention_norm(others) if self.norm_first else others)
         learns = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
@@ -221,7 +220,7 @@ class ArbitratedBlock(nn.Module):
             mixed = attend_by_sequence(queries, keys, values, gate.on, offered, sight, self.num_heads, dropout)
         else:
             starts, ends = key_ranges(offered, rows, sight.left, sight.right)
-            mixed = kept_attention(queries, keys, values, starts, ends, num_heads=self.num_heads)
+            mixed = kept_attention_op(queries, keys, values, starts, ends, self.num_heads, 0)
         update = self.attention_output(mixed)
         return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
 
@@ -335,6 +334,17 @@ def cost_of(blocks: Sequence[ArbitratedBlock], decided: Sequence[tuple[Gate, Gat
     shapes = tuple(block.shape for block in blocks)
     chances = [(attention.probability, feed_forward.probability) for attention, feed_forward in decided]
     return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
+
+
+def _true_places(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Where two masks are true, counted over all their frames; waits for the device once at most."""
+    if second is first or first.device.type == "cpu" or torch.compiler.is_compiling():
+        places = first.flatten().nonzero().squeeze(1)
+        return places, places if second is first else second.flatten().nonzero().squeeze(1)
+    sizes = torch.stack([first.sum(), second.sum()]).tolist()
+    found = (mask.flatten().nonzero_static(size=size) for mask, size in zip((first, second), sizes, strict=True))
+    one, two = (places.squeeze(1) for places in found)
+    return one, two
 
 
 def _blend(x: Tensor, new: Tensor, gate: Gate) -> Tensor:

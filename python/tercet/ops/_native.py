@@ -15,7 +15,8 @@ import torch
 
 # CUDA kernels that have not passed their tests on a GPU; the reference runs in their place unless TERCET_UNVERIFIED=1.
 UNVERIFIED_CUDA_KERNELS = (
-    "follow", "merge", "transe_score", "transe_scores", "rank_counts", "batch_gradients", "apply_gradients"
+    "follow", "merge", "transe_score", "transe_scores", "rank_counts", "batch_gradients", "apply_gradients",
+    "arbiter_logits", "kept_attention",
 )  # fmt: skip
 
 _LEVELS = {"v2": "x86-64-v2", "v3": "x86-64-v3 (AVX2)", "v4": "x86-64-v4 (AVX-512)", "base": "baseline"}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tercet.ops import _checks, _native
+from tercet.ops import _checks, _gating_cuda, _native
 from tercet.ops._library import define
 from tercet.ops.reference import gating as reference
 
@@ -125,7 +125,7 @@ def kept_attention(
         _checks.shape(op, name, value, (num_queries,), "[num_queries]")
         _checks.in_range(op, name, value, keys.shape[0] + 1)
     threads = _checks.threads(op, num_threads)
-    mixed: Tensor = _kept_attention(queries, keys, values, key_starts, key_ends, num_heads, threads)
+    mixed: Tensor = kept_attention_op(queries, keys, values, key_starts, key_ends, num_heads, threads)
     return mixed
 
 
@@ -156,7 +156,10 @@ def _arbiter_cuda(
     epsilon: float,
     num_threads: int,
 ) -> Tensor:
-    return reference.arbiter_logits(rows, norm_weight, norm_bias, epsilon, weight, bias)
+    native = _native.cuda_kernel("arbiter_logits")
+    if native is None:
+        return reference.arbiter_logits(rows, norm_weight, norm_bias, epsilon, weight, bias)
+    return _gating_cuda.arbiter_logits(native, rows, weight, bias, norm_weight, norm_bias, epsilon)
 
 
 def _arbiter_fake(rows: Tensor, *rest: object) -> Tensor:
@@ -184,7 +187,10 @@ def _attention_cpu(
 def _attention_cuda(
     queries: Tensor, keys: Tensor, values: Tensor, starts: Tensor, ends: Tensor, num_heads: int, num_threads: int
 ) -> Tensor:
-    return reference.kept_attention(queries, keys, values, starts, ends, num_heads)
+    native = _native.cuda_kernel("kept_attention")
+    if native is None or queries.shape[1] > num_heads * native.kept_attention_max_head_dim:
+        return reference.kept_attention(queries, keys, values, starts, ends, num_heads)
+    return _gating_cuda.kept_attention(native, queries, keys, values, starts, ends, num_heads)
 
 
 def _attention_fake(queries: Tensor, *rest: object) -> Tensor:
@@ -216,7 +222,8 @@ _arbiter_logits = define(
     setup_context=_setup_context,
     backward=_no_gradient("arbiter_logits"),
 )
-_kept_attention = define(
+# Unchecked: reading the ranges would wait for the device.
+kept_attention_op = define(
     "kept_attention(Tensor queries, Tensor keys, Tensor values, Tensor key_starts, Tensor key_ends, int num_heads,"
     " int num_threads) -> Tensor",
     cpu=_attention_cpu,
