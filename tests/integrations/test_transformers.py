@@ -1,4 +1,4 @@
-"""The Hugging Face integration against the models themselves: all on, gated against masked dense, weights, training."""
+"""The Hugging Face integration against the models themselves: all on, gated against masked dense, weights, errors."""
 
 from __future__ import annotations
 
@@ -18,65 +18,11 @@ pytest.importorskip("transformers", reason="transformers is not installed (terce
 import transformers
 from transformers.models.bert.modeling_bert import BertLayer
 
-from tercet.integrations.transformers import LAYERS, ArbitratedLayer, arbitrate, calibrate_, count_compute
+from hugging_face import FAMILIES, assert_equal_where, made, on, tokens
+from tercet.integrations.transformers import LAYERS, arbitrate, calibrate_, count_compute
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer
 
-SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24,
-         "max_position_embeddings": 40, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # fmt: skip
-FAMILIES = {
-    "BertModel": ("BertConfig", {}),
-    "BertGenerationEncoder": ("BertGenerationConfig", {}),
-    "CamembertModel": ("CamembertConfig", {}),
-    "Data2VecTextModel": ("Data2VecTextConfig", {}),
-    "ElectraModel": ("ElectraConfig", {"embedding_size": 8}),
-    "ErnieModel": ("ErnieConfig", {}),
-    "RobertaModel": ("RobertaConfig", {}),
-    "XLMRobertaModel": ("XLMRobertaConfig", {}),
-}
 KEPT = pytest.mark.parametrize("keys", ["kept", "all"])
-
-
-def made(kind: str = "BertModel", config: str | None = None, attention: str | None = None, **options: Any) -> Any:
-    """A model in float32, every weight random: norms and biases too."""
-    if attention == "sdpa" and not getattr(transformers, kind)._supports_sdpa:
-        pytest.skip(f"transformers {transformers.__version__} has no sdpa for {kind}")
-    settings = {**SIZES, **FAMILIES.get(kind, ("", {}))[1], **options}
-    config = config or FAMILIES[kind][0]
-    model = getattr(transformers, kind)(
-        getattr(transformers, config)(**settings, attn_implementation=attention)
-    ).eval()  # fmt: skip
-    rng = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=rng) + name.endswith("LayerNorm.weight"))
-    return model
-
-
-def tokens(lengths: tuple[int, ...] = (9, 6, 1), seed: int = 0) -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(seed)
-    ids = (4 + torch.randperm(46, generator=rng))[: len(lengths) * max(lengths)].view(len(lengths), -1)  # no ties
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return {"input_ids": ids.masked_fill(~mask, 1), "attention_mask": mask.long()}
-
-
-def on(batch: dict[str, Tensor], layers: int = 2) -> Tensor:
-    return torch.ones(layers, 2, *batch["input_ids"].shape, dtype=torch.bool)
-
-
-def gated_layers(model: nn.Module) -> list[ArbitratedLayer]:
-    return [module for module in model.modules() if isinstance(module, ArbitratedLayer)]
-
-
-def open_all(model: nn.Module) -> None:
-    """So far that no noise in training shuts a gate."""
-    for layer in gated_layers(model):
-        for arbiter in (layer.attention_arbiter, layer.feed_forward_arbiter):
-            nn.init.zeros_(arbiter.weight)
-            nn.init.constant_(arbiter.bias, 1e3)
-
-
-def assert_equal_where(valid: Tensor, got: Tensor, want: Tensor, tolerance: float = 1e-5) -> None:
-    torch.testing.assert_close(got[valid], want[valid], rtol=tolerance, atol=tolerance)
 
 
 def test_every_supported_layer_has_a_family() -> None:
@@ -100,20 +46,6 @@ def test_all_on_is_the_original(name: str, attention: str, capacity: float | Non
             assert_equal_where(valid, gated(**batch).last_hidden_state, want)
         assert torch.equal(costs[0].gates.all(0).all(0), valid)
         torch.testing.assert_close(gated(batch["input_ids"][:1]).last_hidden_state, unpadded, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("mode", ["dense", "compact"])
-def test_all_on_trains_as_the_original(mode: str) -> None:
-    options = {"num_labels": 3, "classifier_dropout": 0.0}
-    model = made("BertForSequenceClassification", "BertConfig", **options).train()
-    gated = arbitrate(copy.deepcopy(model), mode=mode)
-    open_all(gated)
-    batch, labels = tokens(), torch.tensor([0, 2, 1])
-    for one in (model, gated):
-        one(**batch, labels=labels).loss.backward()
-    ours = dict(gated.named_parameters())
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(ours[name].grad, parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def masked_dense(model: Any, x: Tensor, valid: Tensor, gates: Tensor, keys: str, seen: Tensor | None = None) -> Tensor:
@@ -200,42 +132,6 @@ def test_heads_stay_on_top(name: str, config: str, output: str) -> None:
     torch.testing.assert_close(got[where], want[where], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["dense", "compact"])
-def test_gates_learn_from_the_task_and_the_penalty(mode: str) -> None:
-    gated = arbitrate(made("RobertaForSequenceClassification", "RobertaConfig"), mode=mode).train()
-    arbiters = [
-        arbiter.weight for x in gated_layers(gated) for arbiter in (x.attention_arbiter, x.feed_forward_arbiter)
-    ]
-    with count_compute(gated) as costs:
-        loss = gated(**tokens(), labels=torch.tensor([0, 1, 1])).loss
-    for value in (loss, costs[0].penalty):
-        gradients = torch.autograd.grad(value, arbiters, retain_graph=True)
-        assert all(float(gradient.abs().max()) > 0 for gradient in gradients)
-    before = costs[0].penalty.item()
-    with torch.no_grad():
-        for weight, gradient in zip(arbiters, gradients, strict=True):
-            weight -= 2 * gradient / gradient.norm()
-    with count_compute(gated) as costs:
-        gated(**tokens())
-    assert costs[0].penalty.item() < before
-
-
-@pytest.mark.parametrize("mode", ["dense", "compact"])
-@pytest.mark.parametrize("where", ["attention.self.dropout", "attention.output.dropout", "output.dropout"])
-def test_dropout_is_where_it_was(where: str, mode: str) -> None:
-    model, batch = made(attention="eager").train(), tokens()
-    gated = arbitrate(copy.deepcopy(model), mode=mode)
-    open_all(gated)
-    untouched = model(**batch).last_hidden_state
-    for one in (model, gated):
-        for layer in one.encoder.layer:
-            layer.get_submodule(where).p = 1.0  # drops all, so that nothing is left to chance
-    want = model(**batch).last_hidden_state
-    assert not torch.allclose(want, untouched)
-    assert_equal_where(batch["attention_mask"].bool(), gated(**batch).last_hidden_state, want)
-    assert_equal_where(batch["attention_mask"].bool(), gated.eval()(**batch).last_hidden_state, untouched)
-
-
 def test_weights_keep_their_names_and_files_load(tmp_path: Path) -> None:
     model, batch = made("BertForSequenceClassification", "BertConfig"), tokens()
     names = set(model.state_dict())
@@ -267,27 +163,6 @@ def test_hidden_states_are_recorded(called_before: bool) -> None:
     assert len(got) == len(want) == 3
     for ours, theirs in zip(got, want, strict=True):
         assert_equal_where(batch["attention_mask"].bool(), ours, theirs)
-
-
-def test_gradient_checkpoints_apply() -> None:
-    model, batch = made().train(), tokens()
-    gated = arbitrate(model)
-    gradients: list[dict[str, Tensor]] = []
-    for checkpointed in (False, True):
-        if checkpointed:
-            name = "activation" if hasattr(gated, "activation_checkpointing_enable") else "gradient"  # since 5.23
-            enable = getattr(gated, f"{name}_checkpointing_enable")
-            enable(**{f"{name}_checkpointing_kwargs": {"use_reentrant": False}})
-        gated.zero_grad()
-        with torch.random.fork_rng():
-            torch.manual_seed(5)  # of the gates
-            gated(**batch).last_hidden_state.square().sum().backward()
-        gradients.append({name: p.grad.clone() for name, p in gated.named_parameters() if p.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys()
-    for name, want in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], want, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="count_compute: gradient checkpointing must be off"), count_compute(gated):
-        pass
 
 
 def test_the_layer_that_was_replaced_is_as_it_was() -> None:

@@ -136,9 +136,12 @@ class ArbitratedBlock(nn.Module):
         """The block's output [B, T, dim] and both decisions; `valid` bool [B, T] is false where x is padding."""
         forced = (None, None) if gates is None else gates
         sight = Sight(self.left, 0 if is_causal else self.right, mask)
-        finite = valid & x.detach().sum(-1, dtype=torch.promote_types(x.dtype, torch.float32)).isfinite()
+        finite = x.detach().sum(-1, dtype=torch.promote_types(x.dtype, torch.float32)).isfinite()
         # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
         exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
+        if self.training and self.mode == "compact" and self.capacity is None:
+            exact = bool(finite.all())  # kept frames are waited for anyway; two copies and their gradients are spared
+        finite = valid & finite
         out = x if exact else x.masked_fill(~finite[..., None], 0)
         attention = self.decide(out, "attention", finite, forced[0], acoustic)
         out, attention = self.attend(out, attention, finite, sight)
@@ -249,9 +252,13 @@ class ArbitratedBlock(nn.Module):
         shape: torch.Size,
         owned: bool,  # frames may be overwritten
     ) -> Tensor:
+        scale = None if gate.scale is None else gate.scale.flatten().index_select(0, rows)[:, None]
+        if self.norm_first and torch.is_grad_enabled():  # adding has a cheaper gradient than replacing
+            update = update if scale is None else update * scale
+            return frames.index_add(0, rows, update.to(frames.dtype)).view(shape)
         new = kept + update if self.norm_first else norm(kept + update)
-        if gate.scale is not None:
-            new = new + (gate.scale.flatten().index_select(0, rows) - 1)[:, None] * (new - kept)
+        if scale is not None:
+            new = new + (scale - 1) * (new - kept)
         new = new.to(frames.dtype)
         if kept is frames:
             return new.view(shape)

@@ -12,7 +12,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu
 
 
 def linear(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
-    """activation(rows weight^T + bias): [M, in] -> [M, out]; activation "none", "relu" or "gelu".
+    """activation(rows weight^T + bias): [..., in] -> [..., out]; activation "none", "relu" or "gelu".
 
     Where no gradient is wanted on a CPU, oneDNN computes it, bias and activation in the product's last step. torch's
     own linear map takes MKL for float32: slower (1.1 to 1.3 times on an AMD CPU with AVX-512), and the result is read
@@ -22,14 +22,13 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
         rows.device.type == "cpu"
         and rows.dtype == weight.dtype
         and rows.dtype in (torch.float32, torch.bfloat16)
-        and rows.ndim == 2
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and (rows.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        and len(rows) > 0
+        and rows.numel() > 0
     ):
         algorithm = "none" if activation == "gelu" else ""  # the exact gelu, not the approximation by tanh
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], algorithm)  # type: ignore[no-any-return]
