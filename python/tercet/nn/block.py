@@ -139,8 +139,8 @@ class ArbitratedBlock(nn.Module):
         finite = x.detach().sum(-1, dtype=torch.promote_types(x.dtype, torch.float32)).isfinite()
         # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
         exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
-        if self.training and self.mode == "compact" and self.capacity is None:
-            exact = bool(finite.all())  # kept frames are waited for anyway; two copies and their gradients are spared
+        if self.training and self.mode == "compact" and self.capacity is None and x.device.type == "cpu":
+            exact = bool(finite.all())  # spares two copies and their gradients, where looking costs no waiting
         finite = valid & finite
         out = x if exact else x.masked_fill(~finite[..., None], 0)
         attention = self.decide(out, "attention", finite, forced[0], acoustic)
