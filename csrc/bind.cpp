@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <tuple>
 
+#include "bind_gating.h"
 #include "bind_graph.h"
 #include "bind_translation.h"
 #include "entity_sets.h"
@@ -193,4 +194,5 @@ PYBIND11_MODULE(TERCET_MODULE, m, py::mod_gil_not_used()) {
   bind_entity_sets(m);
   bind_graph(m);
   bind_translation(m);
+  bind_gating(m);
 }

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 VALUE_DTYPES = (torch.float32, torch.float64)
+HALF_DTYPES = (torch.bfloat16, torch.float16)
 ID_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
 
@@ -22,6 +23,13 @@ def floating(op: str, name: str, value: Any) -> Tensor:
     """A tensor of float32 or float64."""
     if tensor(op, name, value).dtype not in VALUE_DTYPES:
         raise TypeError(f"tercet.{op}: {name} must be float32 or float64, got {value.dtype}")
+    return value  # type: ignore[no-any-return]
+
+
+def real(op: str, name: str, value: Any) -> Tensor:
+    """A tensor of float32, float64 or a half."""
+    if tensor(op, name, value).dtype not in VALUE_DTYPES + HALF_DTYPES:
+        raise TypeError(f"tercet.{op}: {name} must be float32, float64, bfloat16 or float16, got {value.dtype}")
     return value  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,420 @@
+"""What every gated block shares: deciding, computing kept frames alone, and the dense computation that trains gates.
+
+Off means output = input for a sub-block, its norm after the residual included. Frames are switched off beside what the
+arbitrators say where they are padding or hold a value that is not finite, so a NaN stays in its frame.
+
+Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022. Which keys a frame that is off
+offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: FlexiDepth, 2025 ("all").
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tercet.nn.cost import BlockShape
+from tercet.ops.gating import arbiter_logits, kept_attention
+
+KEYS = ("kept", "all")
+MODES = ("dense", "compact")
+ARBITER_INPUTS = ("block", "acoustic", "both")
+OPEN = 3.0  # an arbitrator's first bias: sigmoid(3) = .95, so that a new one leaves its block on
+
+
+class Gate(NamedTuple):
+    """One sub-block's decision for each frame, all [B, T]."""
+
+    on: Tensor  # bool
+    scale: Tensor | None  # 1, with the gradient of the relaxed gate; None where nothing is learnt
+    probability: Tensor  # that the arbitrator opens it; of forced gates 0 or 1
+
+
+class Sight(NamedTuple):
+    """What a query may see beside the gates: frames t - left .. t + right, and torch's src_mask."""
+
+    left: int | None
+    right: int | None
+    mask: Tensor | None  # bool (True: seen) or added to the scores; [T, T] or [B, num_heads, T, T]
+
+
+class ArbitratedBlock(nn.Module):
+    """Base of gated blocks; a subclass provides the sub-blocks' parts (the properties and methods without a body).
+
+    Attributes:
+        temperature: of the relaxed gates in training.
+        mode: "dense" or "compact" training; evaluation is always compact.
+        capacity: None, or the most frames of a sequence that a sub-block computes (an int, or a share of T): tensors
+            then have fixed sizes and nothing waits for the device. Frames beyond are off, the last ones first.
+    """
+
+    attention_threshold: Tensor
+    feed_forward_threshold: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        feed_forward_dim: int,
+        *,
+        norm_first: bool,
+        keys: str,
+        arbiter_input: str,
+        acoustic_dim: int | None,
+        causal: bool,
+        window: int | tuple[int, int] | None,
+        mode: str,
+        capacity: int | float | None,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        for option, value, allowed in (
+            ("keys", keys, KEYS), ("arbiter_input", arbiter_input, ARBITER_INPUTS), ("mode", mode, MODES)
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ValueError(f"tercet.nn.{name}: {option} must be one of {', '.join(allowed)}, got {value!r}")
+        self.dim, self.num_heads, self.feed_forward_dim = dim, num_heads, feed_forward_dim
+        self.norm_first, self.keys, self.arbiter_input, self.mode = norm_first, keys, arbiter_input, mode
+        self.left, self.right = _window(name, window, causal)
+        self.capacity = _checked_capacity(name, capacity)
+        self.temperature = 1.0
+        self.acoustic_dim = dim if acoustic_dim is None else acoustic_dim
+        inputs = {"block": dim, "acoustic": self.acoustic_dim, "both": dim + self.acoustic_dim}[arbiter_input]
+        self.attention_arbiter = nn.Linear(inputs, 1, device=device, dtype=dtype)
+        self.feed_forward_arbiter = nn.Linear(inputs, 1, device=device, dtype=dtype)
+        for sub_block, arbiter in (("attention", self.attention_arbiter), ("feed_forward", self.feed_forward_arbiter)):
+            nn.init.constant_(arbiter.bias, OPEN)
+            self.register_buffer(f"{sub_block}_threshold", torch.zeros((), device=device, dtype=dtype))
+
+    @property
+    def shape(self) -> BlockShape:
+        """What the block's cost depends on."""
+        inputs = self.attention_arbiter.in_features + self.feed_forward_arbiter.in_features
+        return BlockShape(self.dim, self.feed_forward_dim, inputs, self.keys, self.left, self.right)
+
+    # What a subclass provides.
+
+    @property
+    def attention_norm(self) -> nn.LayerNorm:
+        raise NotImplementedError
+
+    @property
+    def feed_forward_norm(self) -> nn.LayerNorm:
+        raise NotImplementedError
+
+    @property
+    def attention_dropout(self) -> float:
+        raise NotImplementedError
+
+    def queries(self, frames: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def keys_and_values(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def queries_keys_values(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.queries(frames), *self.keys_and_values(frames)
+
+    def attention_output(self, mixed: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def transform(self, frames: Tensor) -> Tensor:
+        """The feed-forward map, its dropout included."""
+        raise NotImplementedError
+
+    # The block.
+
+    def run(
+        self,
+        x: Tensor,
+        valid: Tensor,
+        *,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+        gates: tuple[Tensor, Tensor] | None = None,
+        acoustic: Tensor | None = None,
+    ) -> tuple[Tensor, Gate, Gate]:
+        """The block's output [B, T, dim] and both decisions; `valid` bool [B, T] is false where x is padding."""
+        forced = (None, None) if gates is None else gates
+        sight = Sight(self.left, 0 if is_causal else self.right, mask)
+        finite = valid & x.detach().sum(-1).isfinite()
+        attention = self._decide(x, "attention", finite, forced[0], acoustic)
+        x, attention = self._attend(x, attention, finite, sight)
+        feed_forward = self._decide(x, "feed_forward", finite, forced[1], acoustic)
+        x, feed_forward = self._transform(x, feed_forward)
+        return x, attention, feed_forward
+
+    def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
+        """Logits [B, T] of a sub-block's arbitrator, before any threshold."""
+        arbiter: nn.Linear = getattr(self, f"{sub_block}_arbiter")
+        norm: nn.LayerNorm | None = getattr(self, f"{sub_block}_norm") if self.norm_first else None
+        weight, bias = arbiter.weight[0], arbiter.bias
+        if self.arbiter_input != "block" and acoustic is None:
+            raise ValueError(f"tercet.nn.{type(self).__name__}: arbiter_input {self.arbiter_input!r} needs `acoustic`")
+        if acoustic is not None and acoustic.shape != (*x.shape[:2], self.acoustic_dim):
+            wanted = [*x.shape[:2], self.acoustic_dim]
+            raise ValueError(f"tercet.nn.{type(self).__name__}: acoustic must be {wanted}, got {list(acoustic.shape)}")
+        if self.arbiter_input == "acoustic":
+            assert acoustic is not None
+            return F.linear(acoustic, arbiter.weight, bias).squeeze(-1)
+        own = weight[: self.dim]
+        if torch.is_grad_enabled():
+            frames = x if norm is None else norm(x)
+            logits = F.linear(frames, own[None], bias).squeeze(-1)
+        else:
+            rows = x.flatten(0, 1).to(weight.dtype)
+            norm_weight, norm_bias, epsilon = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
+            logits = arbiter_logits(rows, own, bias, norm_weight=norm_weight, norm_bias=norm_bias, epsilon=epsilon)
+            logits = logits.unflatten(0, x.shape[:2])
+        if self.arbiter_input == "both":
+            assert acoustic is not None
+            logits = logits + F.linear(acoustic, weight[None, self.dim :]).squeeze(-1)
+        return logits
+
+    def _decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
+        """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
+
+        Training draws each gate from its probability sigmoid(logit): the difference of the Gumbel noises of "on" and
+        "off" is logistic. The gate's gradient is that of sigmoid((logit + noise) / temperature), the straight-through
+        Gumbel-softmax of Jang et al. 2017 for two classes.
+        """
+        if forced is not None:
+            on = forced & valid
+            return Gate(on, None, on.float())
+        logits = self.logits(x, sub_block, acoustic)
+        probability = logits.float().sigmoid()
+        if not self.training:
+            return Gate((logits > getattr(self, f"{sub_block}_threshold")) & valid, None, probability)
+        uniform = torch.rand_like(probability).clamp(1e-7, 1 - 1e-7)
+        noisy = logits.float() + uniform.log() - (-uniform).log1p()
+        relaxed = (noisy / self.temperature).sigmoid()
+        return Gate((noisy > 0) & valid, 1 + (relaxed - relaxed.detach()), probability)
+
+    def _attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
+        if self.training and self.mode == "dense":
+            return _blend(x, self._attend_dense(x, gate, valid, sight), gate), gate
+        if self.capacity is not None:
+            return self._attend_padded(x, gate, valid, sight)
+        frames = x.flatten(0, 1)
+        rows = gate.on.flatten().nonzero().squeeze(1)
+        kept = frames.index_select(0, rows)
+        inputs = self.attention_norm(kept) if self.norm_first else kept
+        if self.keys == "kept":
+            offered = gate.on
+            queries, keys, values = self.queries_keys_values(inputs)
+        else:
+            offered = valid
+            others = frames.index_select(0, valid.flatten().nonzero().squeeze(1))
+            queries = self.queries(inputs)
+            keys, values = self.keys_and_values(self.attention_norm(others) if self.norm_first else others)
+        starts, ends = key_ranges(offered, rows, sight.left, sight.right)
+        learns = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+        if learns or sight.mask is not None or (self.training and self.attention_dropout > 0):
+            positions = offered.flatten().nonzero().squeeze(1), rows
+            mixed = self._attend_by_sequence(queries, keys, values, starts, ends, *positions, x.shape, sight)
+        else:
+            mixed = kept_attention(queries, keys, values, starts, ends, num_heads=self.num_heads)
+        update = self.attention_output(mixed)
+        return self._put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
+
+    def _transform(self, x: Tensor, gate: Gate) -> tuple[Tensor, Gate]:
+        norm = self.feed_forward_norm
+        if self.training and self.mode == "dense":
+            new = x + self.transform(norm(x)) if self.norm_first else norm(x + self.transform(x))
+            return _blend(x, new, gate), gate
+        if self.capacity is not None:
+            gate, index, got = self._within_capacity(gate)
+            kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
+            update = self.transform(norm(kept) if self.norm_first else kept)
+            return self._put_padded(x, index, got, kept, update, norm, gate), gate
+        frames = x.flatten(0, 1)
+        rows = gate.on.flatten().nonzero().squeeze(1)
+        kept = frames.index_select(0, rows)
+        update = self.transform(norm(kept) if self.norm_first else kept)
+        owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what _attend made
+        return self._put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
+
+    def _put(
+        self,
+        frames: Tensor,
+        rows: Tensor,
+        kept: Tensor,
+        update: Tensor,
+        norm: nn.LayerNorm,
+        gate: Gate,
+        shape: torch.Size,
+        owned: bool,  # frames may be overwritten
+    ) -> Tensor:
+        new = kept + update if self.norm_first else norm(kept + update)
+        if gate.scale is not None:
+            new = new + (gate.scale.flatten().index_select(0, rows) - 1)[:, None] * (new - kept)
+        new = new.to(frames.dtype)
+        out = frames.index_copy_(0, rows, new) if owned else frames.index_copy(0, rows, new)
+        return out.view(shape)
+
+    # Training the gates: every frame is computed, as if its own gate were on.
+
+    def _attend_dense(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
+        clean = x.masked_fill(~valid[..., None], 0)  # a weight of 0 would not keep a NaN out
+        inputs = self.attention_norm(clean) if self.norm_first else clean
+        queries, keys, values = (self._heads(part) for part in self.queries_keys_values(inputs))
+        itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+        offered = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
+        frame = torch.arange(x.shape[1], device=x.device)
+        seen = _with_mask(offered[:, None] & _in_window(frame, frame, sight), sight.mask, queries.dtype)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
+        update = self.attention_output(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = x + update if self.norm_first else self.attention_norm(x + update)
+        return out
+
+    def _heads(self, part: Tensor) -> Tensor:
+        return part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    # Kept frames with gradients or a mask of the caller's: torch's attention, one sequence after the other.
+
+    def _attend_by_sequence(
+        self,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        starts: Tensor,
+        ends: Tensor,
+        key_rows: Tensor,
+        rows: Tensor,
+        shape: torch.Size,
+        sight: Sight,
+    ) -> Tensor:
+        batch, num_frames = shape[:2]
+        edges = torch.arange(batch + 1, device=rows.device) * num_frames
+        query_offsets, key_offsets = (torch.searchsorted(at, edges).tolist() for at in (rows, key_rows))
+        bounded = sight.left is not None or sight.right is not None
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = [queries.new_empty(0, self.dim)]
+        for b in range(batch):
+            these, those = slice(*query_offsets[b : b + 2]), slice(*key_offsets[b : b + 2])
+            if these.start == these.stop:
+                continue
+            position = torch.arange(those.start, those.stop, device=rows.device)
+            seen = (position >= starts[these, None]) & (position < ends[these, None]) if bounded else None
+            if sight.mask is not None:
+                own = sight.mask if sight.mask.ndim == 2 else sight.mask[b]
+                own = own[..., rows[these] - b * num_frames, :][..., key_rows[those] - b * num_frames]
+                seen = _with_mask(own.new_ones(1, dtype=torch.bool) if seen is None else seen, own, queries.dtype)
+            query, key, value = (
+                part.unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
+                for part in (queries[these], keys[those], values[those])
+            )
+            out = F.scaled_dot_product_attention(query[None], key[None], value[None], seen, dropout)
+            mixed.append(out[0].transpose(0, 1).flatten(1))
+        return torch.cat(mixed)
+
+    # A fixed number of frames of each sequence: no size depends on the data.
+
+    def _within_capacity(self, gate: Gate) -> tuple[Gate, Tensor, Tensor]:
+        """The gate without the frames beyond capacity, the kept frames' numbers [B, capacity], and which are kept."""
+        assert self.capacity is not None
+        num_frames = gate.on.shape[1]
+        size = self.capacity if isinstance(self.capacity, int) else -int(-self.capacity * num_frames // 1)
+        on = gate.on & (gate.on.cumsum(1) <= size)
+        index = (~on).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
+        return gate._replace(on=on), index, on.gather(1, index)
+
+    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
+        gate, index, got = self._within_capacity(gate)
+        kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
+        clean = kept.masked_fill(~got[..., None], 0)
+        inputs = self.attention_norm(clean) if self.norm_first else clean
+        frame = torch.arange(x.shape[1], device=x.device)
+        if self.keys == "kept":
+            parts = self.queries_keys_values(inputs)
+            offered, positions = got, index
+        else:
+            clean = x.masked_fill(~valid[..., None], 0)
+            others = self.attention_norm(clean) if self.norm_first else clean
+            parts = (self.queries(inputs), *self.keys_and_values(others))
+            offered, positions = valid, frame.expand(x.shape[:2])
+        queries, keys, values = (self._heads(part) for part in parts)
+        itself = index[:, :, None] == positions[:, None, :]  # so that a frame beyond those kept sees something
+        seen = (offered[:, None, :] & _in_window(index, positions, sight)) | itself
+        mask = sight.mask
+        if mask is not None:
+            whole = mask.expand(len(x), 1, -1, -1) if mask.ndim == 2 else mask
+            across = whole.gather(2, index[:, None, :, None].expand(-1, whole.shape[1], -1, whole.shape[3]))
+            mask = across.gather(3, positions[:, None, None, :].expand(-1, whole.shape[1], index.shape[1], -1))
+        seen = _with_mask(seen[:, None], mask, queries.dtype)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
+        update = self.attention_output(mixed.transpose(1, 2).flatten(2))
+        return self._put_padded(x, index, got, kept, update, self.attention_norm, gate), gate
+
+    def _put_padded(
+        self, x: Tensor, index: Tensor, got: Tensor, kept: Tensor, update: Tensor, norm: nn.LayerNorm, gate: Gate
+    ) -> Tensor:
+        new = kept + update if self.norm_first else norm(kept + update)
+        if gate.scale is not None:
+            new = new + (gate.scale.gather(1, index) - 1)[..., None] * (new - kept)
+        new = torch.where(got[..., None], new, kept).to(x.dtype)
+        return x.scatter(1, index[..., None].expand(-1, -1, self.dim), new)
+
+
+def key_ranges(offered: Tensor, rows: Tensor, left: int | None, right: int | None) -> tuple[Tensor, Tensor]:
+    """First and last + 1 of the packed keys that the queries at `rows` (b T + t) see, where keys are the true `offered`
+    [B, T] in order: int64 [M] each."""
+    num_frames = offered.shape[1]
+    counts = F.pad(offered.flatten().cumsum(0), (1, 0))
+    first = rows - rows % max(num_frames, 1)
+    low = first if left is None else torch.maximum(rows - left, first)
+    high = first + num_frames if right is None else torch.minimum(rows + right + 1, first + num_frames)
+    return counts.index_select(0, low), counts.index_select(0, high)
+
+
+def _blend(x: Tensor, new: Tensor, gate: Gate) -> Tensor:
+    """`new` where the gate is on, else x; the gate's gradient is <gradient, new - x> times that of the relaxed gate."""
+    out = torch.where(gate.on[..., None], new, x)
+    return out if gate.scale is None else out + (gate.scale - 1)[..., None] * (new - x)
+
+
+def _in_window(queries: Tensor, keys: Tensor, sight: Sight) -> Tensor:
+    """Whether keys at frames [..., K] lie in the windows of queries at frames [..., Q]: bool [..., Q, K]."""
+    ahead = keys[..., None, :] - queries[..., :, None]
+    seen = torch.ones_like(ahead, dtype=torch.bool)
+    if sight.left is not None:
+        seen = seen & (ahead >= -sight.left)
+    return seen if sight.right is None else seen & (ahead <= sight.right)
+
+
+def _with_mask(seen: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """`seen` and the caller's mask in one, as torch's attention takes it."""
+    if mask is None:
+        return seen
+    if mask.dtype == torch.bool:
+        return seen & mask
+    return mask.to(dtype).masked_fill(~seen, -torch.inf)
+
+
+def _window(name: str, window: int | tuple[int, int] | None, causal: bool) -> tuple[int | None, int | None]:
+    """Frames to the left and to the right that a query sees."""
+    if window is None:
+        return None, 0 if causal else None
+    left, right = (window, 0 if causal else window) if isinstance(window, int) else window
+    if left < 0 or right < 0:
+        raise ValueError(f"tercet.nn.{name}: window must be frames to the left and right, none negative, got {window}")
+    if causal and right > 0:
+        raise ValueError(f"tercet.nn.{name}: causal=True sees no frame to the right, got window {window}")
+    return left, right
+
+
+def _checked_capacity(name: str, capacity: int | float | None) -> int | float | None:
+    fine = (
+        capacity is None
+        or (isinstance(capacity, int) and capacity >= 1)
+        or (isinstance(capacity, float) and 0 < capacity <= 1)
+    )
+    if not fine or isinstance(capacity, bool):
+        raise ValueError(f"tercet.nn.{name}: capacity must be a number of frames or a share in (0, 1], got {capacity}")
+    return capacity

@@ -1,0 +1,35 @@
+"""Linear maps of rows, by the fastest product that torch has for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
+
+
+def linear(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none") -> Tensor:
+    """activation(rows weight^T + bias): [M, in] -> [M, out]; activation "none", "relu" or "gelu".
+
+    Where no gradient is wanted on a CPU, oneDNN computes it, bias and activation in the product's last step. torch's
+    own linear map takes MKL for float32: slower (1.1 to 1.3 times on an AMD CPU with AVX-512), and the result is read
+    and written once more for the bias and again for the activation.
+    """
+    if (
+        rows.device.type == "cpu"
+        and rows.dtype == weight.dtype
+        and rows.dtype in (torch.float32, torch.bfloat16)
+        and rows.ndim == 2
+        and not torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and (rows.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        and len(rows) > 0
+    ):
+        algorithm = "none" if activation == "gelu" else ""  # the exact gelu, not the approximation by tanh
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], algorithm)  # type: ignore[no-any-return]
+    return ACTIVATIONS[activation](F.linear(rows, weight, bias))
