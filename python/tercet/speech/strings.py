@@ -6,11 +6,13 @@ A string is 3 to 7 clips of one speaker, with pauses before, between and behind:
   pause behind the last digit gets at least 60 ms, or all there is); the string fills whole frames of 40 ms;
 - level: speech has a root mean square of 0.05 of full scale, times a gain drawn uniformly from -6 to 6 dB;
 - noise, over the whole string: white; pink (power falls as 1 / f above 30 Hz); or babble, the sum of six voices that
-  speak without a pause, clips of the other speakers drawn one by one. Its root mean square lies the signal-to-noise
-  ratio below the speech's, pauses not counted.
+  speak without a pause, clips of the other speakers drawn one by one. It is cut from a drawn place of a minute that is
+  made once from a seed of its own. Its root mean square lies the signal-to-noise ratio below the speech's, pauses not
+  counted.
 
-`training_batch` draws everything, each clip also from among faster and slower copies; `test_strings` takes every clip
-once at each of some signal-to-noise ratios, in a drawn order, and goes round the kinds of noise.
+`training_batches` draws everything, and which of several copies of the clips, some faster and some slower, a string is
+made from; `test_strings` takes every clip once at each of some signal-to-noise ratios, in a drawn order, and goes round
+the kinds of noise.
 """
 
 from __future__ import annotations
@@ -30,9 +32,10 @@ NOISES = ("white", "pink", "babble")
 SHORTEST, LONGEST = 3, 7
 LEAST_SILENCE, MOST_SILENCE = 0.05, 0.25
 LEVEL, GAIN_DECIBEL = 0.05, 6.0
-VOICES = 6
+VOICES, NOISE_SECONDS = 6, 60
 _LAST_PAUSE = 480  # samples
 _PINK_FROM = 30.0  # hertz
+_NOISE_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -104,25 +107,32 @@ class StringMaker:
         self.clips, self.others = clips, clips if others is None else others
         self.copies = [clips if speed == 1 else clips.faster(speed) for speed in speeds]
         self.of_speaker = {name: np.flatnonzero(clips.speakers == name) for name in clips.names()}
+        self.noises: dict[str, Samples] = {}
 
-    def training_batch(self, seed: int, step: int, size: int, snr: tuple[float, float]) -> Batch:
-        """`size` strings with signal-to-noise ratios drawn uniformly from `snr`; a function of seed and step."""
-        rng = np.random.default_rng([seed, step])
-        strings = []
-        for _ in range(size):
-            places = self.of_speaker[str(rng.choice(list(self.of_speaker)))]
+    def training_batches(
+        self, seed: int, epoch: int, batch_size: int, num_batches: int, snr: tuple[float, float]
+    ) -> list[Batch]:
+        """Batches of strings of like lengths, in a drawn order, with signal-to-noise ratios drawn uniformly from `snr`;
+        a function of the arguments."""
+        rng = np.random.default_rng([seed, epoch])
+        names, strings = list(self.of_speaker), []
+        for _ in range(batch_size * num_batches):
+            places = self.of_speaker[names[rng.integers(len(names))]]
             places = rng.choice(places, rng.integers(SHORTEST, LONGEST + 1))
             copy = self.copies[rng.integers(len(self.copies))]
-            strings.append(self.string(rng, places, copy, float(rng.uniform(*snr)), str(rng.choice(NOISES))))
-        return collate(strings)
+            noise = NOISES[rng.integers(len(NOISES))]
+            strings.append(self.string(rng, places, copy, float(rng.uniform(*snr)), noise))
+        strings.sort(key=lambda string: len(string.samples))
+        order = batch_size * rng.permutation(num_batches)
+        return [collate(strings[first : first + batch_size]) for first in order]
 
     def test_strings(self, seed: int, snrs: Sequence[float]) -> list[DigitString]:
         """Every clip once at each ratio, speaker by speaker; only what is over after cutting makes a shorter string."""
-        strings = []
+        strings: list[DigitString] = []
         for level, snr in enumerate(snrs):
-            for place, clips in enumerate(self.of_speaker.values()):
-                rng = np.random.default_rng([seed, level, place])
-                order, start = rng.permutation(clips), 0
+            for number, places in enumerate(self.of_speaker.values()):
+                rng = np.random.default_rng([seed, level, number])
+                order, start = rng.permutation(places), 0
                 while start < len(order):
                     length = int(rng.integers(SHORTEST, LONGEST + 1))
                     noise = NOISES[len(strings) % len(NOISES)]
@@ -134,53 +144,62 @@ class StringMaker:
         self, rng: np.random.Generator, places: np.ndarray[Any, Any], clips: Clips, snr: float, noise: str
     ) -> DigitString:
         """The clips at `places` as one string."""
-        speech, marks = self._with_pauses(rng, [clips.audio[place] for place in places])
+        speech, marks = _with_pauses(rng, [clips.audio[place] for place in places])
         speaker = str(clips.speakers[places[0]])
-        heard = speech + 10 ** (-snr / 20) * self._noise(rng, noise, len(speech), speaker)
+        whole = self._minute(noise, speaker)
+        start = int(rng.integers(len(whole)))
+        cut = np.take(whole, np.arange(start, start + len(speech)), mode="wrap")
         gain = LEVEL * 10 ** (rng.uniform(-GAIN_DECIBEL, GAIN_DECIBEL) / 20)
+        level = 10 ** (-snr / 20) / max(float(np.sqrt(np.mean(cut**2))), 1e-9)
         digits = tuple(int(digit) for digit in clips.digits[places])
         frames = marks.reshape(-1, FRAME).any(1)
-        return DigitString((gain * heard).astype(np.float32), digits, frames, speaker, snr, noise)
+        return DigitString((gain * (speech + level * cut)).astype(np.float32), digits, frames, speaker, snr, noise)
 
-    def _with_pauses(self, rng: np.random.Generator, pieces: list[Samples]) -> tuple[Samples, Any]:
-        """Clips and pauses, and where the clips are: [n] samples each, n a multiple of FRAME."""
-        spoken = sum(map(len, pieces))
-        share = rng.uniform(LEAST_SILENCE, MOST_SILENCE)
-        most = (spoken + int(spoken * MOST_SILENCE / (1 - MOST_SILENCE))) // FRAME
-        total = min(max(round(spoken / (1 - share) / FRAME), -(-spoken // FRAME)), max(most, -(-spoken // FRAME)))
-        silence = total * FRAME - spoken
-        last = min(_LAST_PAUSE, silence)
-        cuts = np.sort(rng.integers(0, silence - last + 1, len(pieces)))
-        samples, marks = np.zeros(total * FRAME, np.float32), np.zeros(total * FRAME, bool)
+    def _minute(self, kind: str, speaker: str) -> Samples:
+        """A minute of noise; of babble without `speaker`, unless there is no one else."""
+        key = f"{kind} {speaker}" if kind == "babble" else kind
+        if key not in self.noises:
+            rng = np.random.default_rng([_NOISE_SEED, *key.encode()])
+            self.noises[key] = _babble(rng, self.others, speaker) if kind == "babble" else _hiss(rng, kind)
+        return self.noises[key]
+
+
+def _with_pauses(rng: np.random.Generator, pieces: list[Samples]) -> tuple[Samples, Any]:
+    """Clips and pauses, and where the clips are: [n] samples each, n a multiple of FRAME."""
+    spoken = sum(map(len, pieces))
+    least, most = -(-spoken // FRAME), int(spoken / (1 - MOST_SILENCE)) // FRAME
+    share = rng.uniform(LEAST_SILENCE, MOST_SILENCE)
+    total = max(min(round(spoken / (1 - share) / FRAME), most), least)
+    silence = total * FRAME - spoken
+    cuts = np.sort(rng.integers(0, silence - min(_LAST_PAUSE, silence) + 1, len(pieces)))
+    samples, marks = np.zeros(total * FRAME, np.float32), np.zeros(total * FRAME, bool)
+    at = 0
+    for pause, piece in zip(np.diff(cuts, prepend=0), pieces, strict=True):
+        at += int(pause)
+        samples[at : at + len(piece)], marks[at : at + len(piece)] = piece, True
+        at += len(piece)
+    return samples, marks
+
+
+def _hiss(rng: np.random.Generator, kind: str) -> Samples:
+    """White or pink noise."""
+    noise = rng.standard_normal(NOISE_SECONDS * RATE, np.float32)
+    if kind == "pink":
+        hertz = np.fft.rfftfreq(len(noise), 1 / RATE)
+        noise = np.fft.irfft(np.fft.rfft(noise) / np.sqrt(np.maximum(hertz, _PINK_FROM)), len(noise))
+    return np.asarray(noise, np.float32)
+
+
+def _babble(rng: np.random.Generator, clips: Clips, speaker: str) -> Samples:
+    """Voices that speak without a pause."""
+    others = np.flatnonzero(clips.speakers != speaker)
+    if not len(others):
+        others = np.arange(len(clips))
+    total = np.zeros(NOISE_SECONDS * RATE, np.float32)
+    for _ in range(VOICES):
         at = 0
-        for pause, piece in zip(np.diff(cuts, prepend=0), pieces, strict=True):
-            at += int(pause)
-            samples[at : at + len(piece)], marks[at : at + len(piece)] = piece, True
+        while at < len(total):
+            piece = clips.audio[rng.choice(others)][: len(total) - at]
+            total[at : at + len(piece)] += piece
             at += len(piece)
-        return samples, marks
-
-    def _noise(self, rng: np.random.Generator, kind: str, length: int, speaker: str) -> Samples:
-        """[length] of root mean square 1."""
-        if kind == "babble":
-            noise = self._babble(rng, length, speaker)
-        else:
-            noise = rng.standard_normal(length, np.float32)
-            if kind == "pink":
-                spectrum = np.fft.rfft(noise)
-                hertz = np.fft.rfftfreq(length, 1 / RATE)
-                noise = np.fft.irfft(spectrum / np.sqrt(np.maximum(hertz, _PINK_FROM)), length)
-        return np.asarray(noise / max(float(np.sqrt(np.mean(noise**2))), 1e-9), np.float32)
-
-    def _babble(self, rng: np.random.Generator, length: int, speaker: str) -> Samples:
-        others = np.flatnonzero(self.others.speakers != speaker)
-        if not len(others):  # one speaker alone babbles with himself
-            others = np.arange(len(self.others))
-        total = np.zeros(length, np.float32)
-        for _ in range(VOICES):
-            first = self.others.audio[rng.choice(others)]
-            at = -int(rng.integers(len(first)))  # voices start within a digit
-            while at < length:
-                end = min(at + len(first), length)
-                total[max(at, 0) : end] += first[max(-at, 0) : end - at]
-                at, first = at + len(first), self.others.audio[rng.choice(others)]
-        return total
+    return total
