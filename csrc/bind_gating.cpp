@@ -1,13 +1,15 @@
-// The Python face of gating: pointers arrive as integers, the interpreter lock is released.
+// The Python face of gating and streaming: pointers arrive as integers, the interpreter lock is released.
 #include "bind_gating.h"
 
 #include <pybind11/stl.h>
 
 #include <cstdint>
 #include <tuple>
+#include <vector>
 
 #include "core.h"
 #include "gating.h"
+#include "streaming.h"
 
 namespace py = pybind11;
 
@@ -36,6 +38,38 @@ LayerNorm norm_of(const NormArgs& args) {
 template <class T>
 Frames<T> frames_of(const FramesArgs& args) {
   return {at<T>(std::get<0>(args)), std::get<1>(args)};
+}
+
+using LinearArgs = std::tuple<Pointer, Pointer>;                     // weight, bias
+using ArbiterArgs = std::tuple<Pointer, Pointer, Pointer, Pointer>;  // own, acoustic, bias, threshold
+using BlockArgs =
+    std::tuple<NormArgs, ArbiterArgs, LinearArgs, LinearArgs, NormArgs, ArbiterArgs, LinearArgs, LinearArgs>;
+using StateArgs = std::tuple<Pointer, Pointer, Pointer, Pointer>;  // keys, values, frames, positions
+// num_streams, dim, num_heads, feed_forward_dim, acoustic_dim, window, norm_first, all_keys, activation
+using StreamArgs = std::tuple<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, bool, int>;
+
+template <class T>
+StreamLinear<T> linear_of(const LinearArgs& args) {
+  return {at<T>(std::get<0>(args)), at<T>(std::get<1>(args))};
+}
+
+template <class T>
+StreamArbiter<T> arbiter_of(const ArbiterArgs& args) {
+  auto [own, acoustic, bias, threshold] = args;
+  return {at<T>(own), at<T>(acoustic), at<T>(bias), at<T>(threshold)};
+}
+
+template <class T>
+StreamBlock<T> block_of(const BlockArgs& args) {
+  const auto& [norm1, arbiter1, projection, output, norm2, arbiter2, linear1, linear2] = args;
+  return {norm_of(norm1),           norm_of(norm2),       arbiter_of<T>(arbiter1), arbiter_of<T>(arbiter2),
+          linear_of<T>(projection), linear_of<T>(output), linear_of<T>(linear1),   linear_of<T>(linear2)};
+}
+
+StreamSizes sizes_of(int64_t num_blocks, const StreamArgs& args) {
+  auto [streams, dim, heads, feed_forward, acoustic, window, norm_first, all_keys, activation] = args;
+  return {num_blocks, streams, dim,        heads,    feed_forward,
+          acoustic,   window,  norm_first, all_keys, static_cast<Activation>(activation)};
 }
 
 KeyRanges ranges_of(const RangesArgs& args) { return {at<int64_t>(std::get<0>(args)), at<int64_t>(std::get<1>(args))}; }
@@ -70,6 +104,26 @@ void bind_gating(py::module_& m) {
           auto [num_queries, num_heads, head_dim] = sizes;
           kept_attention<T>(frames_of<T>(queries), frames_of<T>(keys), frames_of<T>(values), ranges_of(ranges),
                             at<T>(out), at<T>(space), size, num_queries, num_heads, head_dim, scale, num_threads);
+        });
+      },
+      Release());
+  m.def(
+      "stream_scratch",
+      [](int64_t num_blocks, const StreamArgs& sizes) { return stream_scratch(sizes_of(num_blocks, sizes)); },
+      Release());
+  m.def(
+      "stream_step",
+      [](int dtype, const std::vector<BlockArgs>& args, const StreamArgs& sizes, const StateArgs& state, Pointer frames,
+         Pointer acoustic, Pointer gates, Pointer scratch, int num_threads) {
+        with_dtype(dtype, [&](auto zero) {
+          using T = decltype(zero);
+          std::vector<StreamBlock<T>> blocks;
+          blocks.reserve(args.size());
+          for (const BlockArgs& block : args) blocks.push_back(block_of<T>(block));
+          auto [keys, values, kept, positions] = state;
+          stream_step<T>(blocks.data(), sizes_of(static_cast<int64_t>(blocks.size()), sizes),
+                         {at<T>(keys), at<T>(values), at<int64_t>(kept), at<int64_t>(positions)}, at<T>(frames),
+                         at<T>(acoustic), at<uint8_t>(gates), at<T>(scratch), num_threads);
         });
       },
       Release());

@@ -26,6 +26,17 @@ inline float exponential(float x) {
   return x < -87.0f ? 0.0f : power * scale;
 }
 
+inline double gelu(double x) { return 0.5 * x * (1 + std::erf(x * 0.70710678118654752)); }
+
+// x times the normal distribution function, by Abramowitz and Stegun 7.1.26: erf within 2e-7.
+inline float gelu(float x) {
+  const float z = std::fabs(x) * 0.70710678f, t = 1 / (1 + 0.3275911f * z);
+  const float series =
+      t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+  const float erf = 1 - series * exponential(-z * z);
+  return 0.5f * x * (1 + (x < 0 ? -erf : erf));
+}
+
 // log(1 + e) for 0 <= e <= 1: 2 artanh(e / (2 + e)).
 template <class T>
 inline T log_one_plus(T e) {

@@ -5,11 +5,11 @@
 #include "gating.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "core.h"
 #include "elementary.h"
+#include "rows.h"
 #include "simd.h"
 
 namespace tercet {
@@ -28,43 +28,6 @@ int64_t round_up(int64_t size, int64_t multiple) { return (size + multiple - 1) 
 template <class T>
 int64_t padded(int64_t head_dim) {
   return round_up(head_dim, kLanes<T>);
-}
-
-// One row's logit; a row fits the first cache, so the passes over it read memory once.
-template <class T>
-T arbiter_logit(const T* row, LayerNorm norm, const T* weight, T bias, int64_t dim) {
-  using V = Lanes<T>;
-  constexpr int64_t kStep = kLanes<T>;
-  const int64_t whole = dim / kStep * kStep, rest = dim - whole;
-  const auto* norm_weight = static_cast<const T*>(norm.weight);
-  const auto* norm_bias = static_cast<const T*>(norm.bias);
-  T mean = 0, scale = 1;
-  if (norm_weight != nullptr) {
-    V total = {};
-    for (int64_t i = 0; i < whole; i += kStep) total += load(row + i);
-    if (rest > 0) total += load_first(row + whole, rest);
-    mean = sum<T>(total) / static_cast<T>(dim);
-    V squares = {};
-    for (int64_t i = 0; i < whole; i += kStep) {
-      const V centred = load(row + i) - all(mean);
-      squares += centred * centred;
-    }
-    T variance = sum<T>(squares);
-    for (int64_t i = whole; i < dim; ++i) variance += (row[i] - mean) * (row[i] - mean);
-    scale = 1 / std::sqrt(variance / static_cast<T>(dim) + static_cast<T>(norm.epsilon));
-  }
-  V product = {};
-  const auto term = [&](auto read, int64_t i) {
-    V value = read(row + i);
-    if (norm_weight != nullptr) {
-      value = (value - all(mean)) * all(scale) * read(norm_weight + i);
-      if (norm_bias != nullptr) value += read(norm_bias + i);
-    }
-    product += value * read(weight + i);
-  };
-  for (int64_t i = 0; i < whole; i += kStep) term([](const T* at) { return load(at); }, i);
-  if (rest > 0) term([rest](const T* at) { return load_first(at, rest); }, whole);
-  return sum<T>(product) + bias;
 }
 
 // What one thread works on: the keys and values that a run of queries sees, and the scores of a group.
@@ -267,7 +230,10 @@ void arbiter_logits(const T* rows, LayerNorm norm, const T* weight, const T* bia
   parallel_for((num_rows + kRowsTask - 1) / kRowsTask, num_threads, [&](int64_t task, int) {
     const int64_t end = std::min(num_rows, (task + 1) * kRowsTask);
     for (int64_t i = task * kRowsTask; i < end; ++i) {
-      logits[i] = arbiter_logit(rows + i * dim, norm, weight, *bias, dim);
+      const Normalised<T> row(rows + i * dim, norm, dim);
+      Lanes<T> product = {};
+      each_vector<T>(dim, [&](auto read, int64_t d) { product += row.at(read, d) * read(weight + d); });
+      logits[i] = sum<T>(product) + *bias;
     }
   });
 }

@@ -14,13 +14,9 @@
 
 #include <cstdint>
 
-namespace tercet {
+#include "rows.h"
 
-struct LayerNorm {
-  const void* weight;  // [dim], of the rows' dtype; null: rows are taken as they are
-  const void* bias;    // [dim] or null
-  double epsilon;
-};
+namespace tercet {
 
 template <class T>
 void arbiter_logits(const T* rows,  // [num_rows, dim]

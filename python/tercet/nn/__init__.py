@@ -2,5 +2,6 @@
 
 from tercet.nn.cost import BlockShape, ComputeCost
 from tercet.nn.gating import ArbitratedEncoder, ArbitratedEncoderLayer
+from tercet.nn.streaming import StreamState
 
-__all__ = ["ArbitratedEncoder", "ArbitratedEncoderLayer", "BlockShape", "ComputeCost"]
+__all__ = ["ArbitratedEncoder", "ArbitratedEncoderLayer", "BlockShape", "ComputeCost", "StreamState"]

@@ -142,10 +142,10 @@ class ArbitratedBlock(nn.Module):
         forced = (None, None) if gates is None else gates
         sight = Sight(self.left, 0 if is_causal else self.right, mask)
         finite = valid & x.detach().sum(-1).isfinite()
-        attention = self._decide(x, "attention", finite, forced[0], acoustic)
-        x, attention = self._attend(x, attention, finite, sight)
-        feed_forward = self._decide(x, "feed_forward", finite, forced[1], acoustic)
-        x, feed_forward = self._transform(x, feed_forward)
+        attention = self.decide(x, "attention", finite, forced[0], acoustic)
+        x, attention = self.attend(x, attention, finite, sight)
+        feed_forward = self.decide(x, "feed_forward", finite, forced[1], acoustic)
+        x, feed_forward = self.transform_kept(x, feed_forward)
         return x, attention, feed_forward
 
     def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
@@ -175,7 +175,7 @@ class ArbitratedBlock(nn.Module):
             logits = logits + F.linear(acoustic, weight[None, self.dim :]).squeeze(-1)
         return logits
 
-    def _decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
+    def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
         """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
 
         Training draws each gate from its probability sigmoid(logit): the difference of the Gumbel noises of "on" and
@@ -194,7 +194,7 @@ class ArbitratedBlock(nn.Module):
         relaxed = (noisy / self.temperature).sigmoid()
         return Gate((noisy > 0) & valid, 1 + (relaxed - relaxed.detach()), probability)
 
-    def _attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
+    def attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
         if self.training and self.mode == "dense":
             return _blend(x, self._attend_dense(x, gate, valid, sight), gate), gate
         if self.capacity is not None:
@@ -219,9 +219,9 @@ class ArbitratedBlock(nn.Module):
         else:
             mixed = kept_attention(queries, keys, values, starts, ends, num_heads=self.num_heads)
         update = self.attention_output(mixed)
-        return self._put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
+        return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
 
-    def _transform(self, x: Tensor, gate: Gate) -> tuple[Tensor, Gate]:
+    def transform_kept(self, x: Tensor, gate: Gate) -> tuple[Tensor, Gate]:
         norm = self.feed_forward_norm
         if self.training and self.mode == "dense":
             new = x + self.transform(norm(x)) if self.norm_first else norm(x + self.transform(x))
@@ -235,10 +235,10 @@ class ArbitratedBlock(nn.Module):
         rows = gate.on.flatten().nonzero().squeeze(1)
         kept = frames.index_select(0, rows)
         update = self.transform(norm(kept) if self.norm_first else kept)
-        owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what _attend made
-        return self._put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
+        owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what attend made
+        return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
 
-    def _put(
+    def put(
         self,
         frames: Tensor,
         rows: Tensor,
@@ -269,11 +269,11 @@ class ArbitratedBlock(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
-        out: Tensor = x + update if self.norm_first else self.attention_norm(x + update)
-        return out
+        return x + update if self.norm_first else self.attention_norm(x + update)
 
     def _heads(self, part: Tensor) -> Tensor:
-        return part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return heads
 
     # Kept frames with gradients or a mask of the caller's: torch's attention, one sequence after the other.
 

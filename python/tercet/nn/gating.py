@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tercet.nn import streaming
 from tercet.nn.block import ArbitratedBlock, Gate
 from tercet.nn.cost import ComputeCost, expected_share
 from tercet.nn.linear import ACTIVATIONS, linear
@@ -103,7 +104,7 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
                 f"tercet.nn.{type(self).__name__}: activation must be relu, gelu or a function, got {activation!r}"
             )
         self.activation = activation if callable(activation) else ACTIVATIONS[activation]
-        self._fused = {F.relu: "relu", F.gelu: "gelu"}.get(self.activation, "none")
+        self.fused = {F.relu: "relu", F.gelu: "gelu"}.get(self.activation, "none")
 
     @classmethod
     def from_torch(cls, layer: nn.TransformerEncoderLayer, **options: Any) -> ArbitratedEncoderLayer:
@@ -155,8 +156,8 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         return self.dropout1(linear(mixed, projection.weight, projection.bias))  # type: ignore[no-any-return]
 
     def transform(self, frames: Tensor) -> Tensor:
-        hidden = linear(frames, self.linear1.weight, self.linear1.bias, self._fused)
-        hidden = self.dropout(hidden if self._fused != "none" else self.activation(hidden))
+        hidden = linear(frames, self.linear1.weight, self.linear1.bias, self.fused)
+        hidden = self.dropout(hidden if self.fused != "none" else self.activation(hidden))
         return self.dropout2(linear(hidden, self.linear2.weight, self.linear2.bias))  # type: ignore[no-any-return]
 
     def forward(
@@ -304,6 +305,41 @@ class ArbitratedEncoder(nn.Module):
         shapes = tuple(block.shape for block in self.blocks)
         chances = [(attention.probability, feed_forward.probability) for attention, feed_forward in decided]
         return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
+
+    def initial_state(self, batch_size: int) -> streaming.StreamState:
+        """The state of `batch_size` streams of which no frame has been seen; for `step`.
+
+        Raises:
+            ValueError: a layer looks to the right or has no window, or windows differ.
+        """
+        return streaming.initial_state(self, batch_size)
+
+    def step(
+        self,
+        frames: Tensor,
+        state: streaming.StreamState,
+        acoustic: Tensor | None = None,
+        *,
+        num_threads: int | None = None,
+    ) -> tuple[Tensor, streaming.StreamState]:
+        """The next frames of each stream through the stack, as `forward` would give them with all before; no gradient.
+
+        A block whose gate is off is skipped: its weights are not read.
+
+        Args:
+            frames: [B, t, d_model], t >= 0, of the model's dtype.
+            state: from `initial_state`, or the last step's; it is moved on in place, and `state.gates` says what ran.
+            acoustic: as in `forward`; default the frames.
+            num_threads: CPU threads, default torch's; the result does not depend on it.
+
+        Returns:
+            The output [B, t, d_model], and the state.
+
+        Raises:
+            RuntimeError: the encoder is in training.
+            TypeError, ValueError: frames or state are of another model, batch, dtype or device.
+        """
+        return streaming.step(self, frames, state, acoustic, num_threads), state
 
     @torch.no_grad()
     def calibrate_(

@@ -1,0 +1,278 @@
+"""Streams of frames through an `ArbitratedEncoder`, a frame or a chunk at a time.
+
+Up to `NATIVE_ROWS` frames go through one native loop over the whole stack, whose matrix-vector products a closed gate
+leaves out; larger chunks compute their kept frames packed, as the offline encoder does. A frame is bound by the weights
+that are read for it. Streams stepped together share that read, so a sub-block is saved only where all of them are off:
+at keep rate p the share saved falls from 1 - p to (1 - p)^B with B streams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tercet.files import read_tensors, write_tensors
+from tercet.nn.block import key_ranges
+from tercet.ops import _native
+from tercet.ops.gating import kept_attention
+
+if TYPE_CHECKING:
+    from tercet.nn.gating import ArbitratedEncoder, ArbitratedEncoderLayer
+
+NATIVE_ROWS = 8  # frames of all streams together; more are products that torch computes faster
+_ACTIVATIONS = ("relu", "gelu")
+_SAVED = ("keys", "values", "frames", "positions", "gates")
+
+
+class _NativeStack:
+    """A stack's parameters as native code takes them. Looking them up takes as long as half the frame's products do, so
+    a state keeps them as long as they are the encoder's."""
+
+    def __init__(self, encoder: ArbitratedEncoder) -> None:
+        first = encoder.blocks[0]
+        self.encoder, self.dtype, self.dim = encoder, first.self_attn.in_proj_weight.dtype, first.dim
+        self.acoustic_dim, self.reads_acoustic = first.acoustic_dim, first.arbiter_input != "block"
+        self.window = -1 if first.left is None else first.left + 1
+        self.options = (first.norm_first, first.keys == "all", _ACTIVATIONS.index(first.fused))
+        self.heads = first.num_heads, first.feed_forward_dim, first.acoustic_dim
+        self.blocks = [_arguments(block) for block in encoder.blocks]
+        self.held = [
+            (table, name, value, value.data_ptr())
+            for module in encoder.modules()
+            for table in (module._parameters, module._buffers)
+            for name, value in table.items()
+            if value is not None
+        ]
+
+    def holds(self, encoder: ArbitratedEncoder) -> bool:
+        """Whether these are still the encoder's parameters, where they were."""
+        return self.encoder is encoder and all(
+            table.get(name) is value and value.data_ptr() == address for table, name, value, address in self.held
+        )
+
+    def step(self, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int) -> Tensor:
+        """The output of at most `NATIVE_ROWS` frames [B, t, dim], before the stack's norm."""
+        batch, count = frames.shape[:2]
+        heads, feed_forward_dim, acoustic_dim = self.heads
+        sizes = (batch, self.dim, heads, feed_forward_dim, acoustic_dim, self.window, *self.options)
+        out = frames.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # [t, B, dim], overwritten
+        sound = None if acoustic is None else acoustic.transpose(0, 1).contiguous()
+        gates = torch.empty(count, len(self.blocks), 2, batch, dtype=torch.bool)
+        scratch = out.new_empty(_native.cpu.stream_scratch(len(self.blocks), sizes))
+        ring = tuple(x.data_ptr() for x in (state.keys, state.values, state.frames, state.positions))
+        for t in range(count):
+            at_sound = 0 if sound is None else sound[t].data_ptr()
+            _native.cpu.stream_step(_native.DTYPE_CODES[self.dtype], self.blocks, sizes, ring, out[t].data_ptr(),
+                                    at_sound, gates[t].data_ptr(), scratch.data_ptr(), num_threads)  # fmt: skip
+        state.gates = gates.permute(1, 2, 3, 0)
+        return out.transpose(0, 1)
+
+
+@dataclass
+class StreamState:
+    """What a stack remembers of B streams: the kept frames of each block's window, in a ring.
+
+    Frame f of a stream lies in slot f % window; `frames` holds f there, so that frames that were off are absent.
+
+    Attributes:
+        keys, values: [num_layers, B, window, d_model].
+        frames: int64 [num_layers, B, window], -1 for none.
+        positions: int64 [B], frames seen.
+        gates: bool [num_layers, 2, B, t], what the last step ran (attention, feed-forward); empty before it.
+    """
+
+    keys: Tensor
+    values: Tensor
+    frames: Tensor
+    positions: Tensor
+    gates: Tensor
+    _native: _NativeStack | None = field(default=None, repr=False, compare=False)
+
+    def reset_(self, streams: Tensor | list[int] | None = None) -> StreamState:
+        """Forget some streams, given by their numbers, or all."""
+        chosen = slice(None) if streams is None else streams
+        self.frames[:, chosen] = -1
+        self.positions[chosen] = 0
+        return self
+
+    def save(self, path: Path | str) -> None:
+        """Write the state to one safetensors file, whole or not at all."""
+        write_tensors(Path(path), {name: getattr(self, name) for name in _SAVED})
+
+    @classmethod
+    def load(cls, path: Path | str) -> StreamState:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is absent, broken, or holds something else.
+        """
+        tensors = read_tensors(Path(path))
+        if set(tensors) != set(_SAVED):
+            got = ", ".join(sorted(tensors))
+            raise ValueError(f"{path}: expected the state of a stream ({', '.join(_SAVED)}), got {got}")
+        return cls(tensors["keys"], tensors["values"], tensors["frames"], tensors["positions"], tensors["gates"])
+
+
+def initial_state(encoder: ArbitratedEncoder, batch_size: int) -> StreamState:
+    """The state of streams of which no frame has been seen."""
+    name = "tercet.nn.ArbitratedEncoder.initial_state"
+    first, weight = encoder.blocks[0], encoder.blocks[0].self_attn.in_proj_weight
+    for block in encoder.blocks:
+        if block.left is None or block.right != 0:
+            raise ValueError(
+                f"{name}: a stream needs layers with a window to the left and none to the right (causal=True,"
+                f" window=frames), got left {block.left}, right {block.right}"
+            )
+        if block.left != first.left:
+            raise ValueError(f"{name}: all layers must have one window, got {first.left} and {block.left}")
+    if batch_size < 0:
+        raise ValueError(f"{name}: batch_size must not be negative, got {batch_size}")
+    assert first.left is not None
+    shape = len(encoder.blocks), batch_size, first.left + 1
+    return StreamState(
+        keys=weight.new_zeros(*shape, first.dim),
+        values=weight.new_zeros(*shape, first.dim),
+        frames=torch.full(shape, -1, device=weight.device),
+        positions=torch.zeros(batch_size, dtype=torch.int64, device=weight.device),
+        gates=torch.zeros(shape[0], 2, batch_size, 0, dtype=torch.bool, device=weight.device),
+    )
+
+
+@torch.no_grad()
+def step(
+    encoder: ArbitratedEncoder, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int | None
+) -> Tensor:
+    """The encoder's output for the next frames of each stream [B, t, d_model]; the state is moved on."""
+    stack = state._native
+    if stack is None or not stack.holds(encoder):
+        stack = state._native = _NativeStack(encoder) if _fits(encoder) else None
+    _check(encoder, frames, state, acoustic)
+    sound = acoustic if acoustic is not None or encoder.blocks[0].arbiter_input == "block" else frames
+    if stack is not None and frames.shape[0] * frames.shape[1] <= NATIVE_ROWS:
+        out = stack.step(frames, state, sound, _native.threads(num_threads or 0))
+    else:
+        out, gates = frames, []
+        finite = frames.sum(-1).isfinite()
+        for i, block in enumerate(encoder.blocks):
+            out, *pair = _chunk(block, out, finite, state, i, sound)
+            gates.append(torch.stack(pair))
+        state.gates = torch.stack(gates)
+        state.positions += frames.shape[1]
+    return out if encoder.norm is None else encoder.norm(out)
+
+
+def _fits(encoder: ArbitratedEncoder) -> bool:
+    """Whether native code can run the stack."""
+    weight = encoder.blocks[0].self_attn.in_proj_weight
+    known = weight.device.type == "cpu" and weight.dtype in _native.DTYPE_CODES
+    return known and all(block.fused in _ACTIVATIONS for block in encoder.blocks)
+
+
+def _check(encoder: ArbitratedEncoder, frames: Tensor, state: StreamState, acoustic: Tensor | None) -> None:
+    name, first = "tercet.nn.ArbitratedEncoder.step", encoder.blocks[0]
+    if encoder.training:
+        raise RuntimeError(f"{name}: a stream is for evaluation; call .eval() first")
+    if frames.ndim != 3 or frames.shape[2] != first.dim:
+        raise ValueError(f"{name}: frames must be [B, t, d_model] = [B, t, {first.dim}], got {list(frames.shape)}")
+    weight = first.self_attn.in_proj_weight
+    if frames.dtype != weight.dtype or frames.device != weight.device:
+        raise TypeError(
+            f"{name}: frames must be {weight.dtype} on {weight.device}, got {frames.dtype} on {frames.device}"
+        )
+    window = 0 if first.left is None else first.left + 1
+    wanted = [len(encoder.blocks), len(frames), window, first.dim]
+    if list(state.keys.shape) != wanted or state.keys.dtype != weight.dtype:
+        raise ValueError(
+            f"{name}: state must be of this model and batch, [num_layers, B, window, d_model] = {wanted} of"
+            f" {weight.dtype}, got {list(state.keys.shape)} of {state.keys.dtype}"
+        )
+    if acoustic is not None and acoustic.shape != (*frames.shape[:2], first.acoustic_dim):
+        sizes = [*frames.shape[:2], first.acoustic_dim]
+        raise ValueError(f"{name}: acoustic must be {sizes}, got {list(acoustic.shape)}")
+
+
+def _arguments(block: ArbitratedEncoderLayer) -> tuple[Any, ...]:
+    """A block's parameters as native code takes them."""
+
+    def arbiter(sub_block: str) -> tuple[int, int, int, int]:
+        made = getattr(block, f"{sub_block}_arbiter")
+        weight, threshold = made.weight, getattr(block, f"{sub_block}_threshold")
+        own = weight.data_ptr() if block.arbiter_input != "acoustic" else 0
+        offset = {"block": None, "acoustic": 0, "both": block.dim}[block.arbiter_input]
+        sound = 0 if offset is None else weight.data_ptr() + offset * weight.element_size()
+        return own, sound, made.bias.data_ptr(), threshold.data_ptr()
+
+    def norm(made: torch.nn.LayerNorm) -> tuple[int, int, float]:
+        return made.weight.data_ptr(), _native.pointer(made.bias), made.eps
+
+    def linear(weight: Tensor, bias: Tensor | None) -> tuple[int, int]:
+        return weight.data_ptr(), _native.pointer(bias)
+
+    attention = block.self_attn
+    return (
+        norm(block.norm1), arbiter("attention"), linear(attention.in_proj_weight, attention.in_proj_bias),
+        linear(attention.out_proj.weight, attention.out_proj.bias), norm(block.norm2), arbiter("feed_forward"),
+        linear(block.linear1.weight, block.linear1.bias), linear(block.linear2.weight, block.linear2.bias),
+    )  # fmt: skip
+
+
+def _chunk(
+    block: ArbitratedEncoderLayer, x: Tensor, finite: Tensor, state: StreamState, layer: int, acoustic: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One block's output for a chunk [B, t, d_model], and both gates [B, t]; its keys and values join the state."""
+    gate = block.decide(x, "attention", finite, None, acoustic)
+    frames, rows = x.flatten(0, 1), gate.on.flatten().nonzero().squeeze(1)
+    kept = frames.index_select(0, rows)
+    inputs = block.norm1(kept) if block.norm_first else kept
+    if block.keys == "kept":
+        offered, offered_rows = gate.on, rows
+        queries, keys, values = block.queries_keys_values(inputs)
+    else:
+        offered, offered_rows = finite, finite.flatten().nonzero().squeeze(1)
+        others = frames.index_select(0, offered_rows)
+        queries = block.queries(inputs)
+        keys, values = block.keys_and_values(block.norm1(others) if block.norm_first else others)
+    seen = _remember(state, layer, keys, values, offered, offered_rows)
+    window, whole = state.keys.shape[2], torch.cat([seen.present, offered], 1)
+    packed = whole.flatten().nonzero().squeeze(1)
+    num_frames = x.shape[1]
+    at_grid = rows // num_frames * (window + num_frames) + window + rows % num_frames
+    starts, ends = key_ranges(whole, at_grid, block.left, 0)
+    all_keys, all_values = (part.flatten(0, 1).index_select(0, packed) for part in (seen.keys, seen.values))
+    mixed = kept_attention(queries, all_keys, all_values, starts, ends, num_heads=block.num_heads)
+    x = block.put(frames, rows, kept, block.attention_output(mixed), block.norm1, gate, x.shape, owned=False)
+    feed_forward = block.decide(x, "feed_forward", finite, None, acoustic)
+    x, feed_forward = block.transform_kept(x, feed_forward)
+    return x, gate.on, feed_forward.on
+
+
+@dataclass
+class _Seen:
+    """What a chunk's queries may see: the window before it, then the chunk; [B, window + t, ...]."""
+
+    keys: Tensor
+    values: Tensor
+    present: Tensor  # bool [B, window]
+
+
+def _remember(state: StreamState, layer: int, keys: Tensor, values: Tensor, offered: Tensor, rows: Tensor) -> _Seen:
+    """Lay out the window before the chunk by frame, then overwrite the ring with the chunk's last frames."""
+    batch, window = state.frames.shape[1:]
+    count = offered.shape[1]
+    before = state.positions[:, None] - window + torch.arange(window, device=rows.device)
+    slots = before % window
+    present = (state.frames[layer].gather(1, slots) == before) & (before >= 0)
+    laid_out = []
+    for ring, new in ((state.keys[layer], keys), (state.values[layer], values)):
+        old = ring.gather(1, slots[..., None].expand(-1, -1, ring.shape[2]))
+        fresh = new.new_zeros(batch * count, ring.shape[2]).index_copy_(0, rows, new).unflatten(0, (batch, count))
+        laid_out.append(torch.cat([old, fresh], 1))
+        last = torch.arange(max(0, count - window), count, device=rows.device)
+        after = state.positions[:, None] + last
+        ring.scatter_(1, (after % window)[..., None].expand(-1, -1, ring.shape[2]), fresh[:, last])
+    state.frames[layer].scatter_(1, after % window, torch.where(offered[:, last], after, -1))
+    return _Seen(laid_out[0], laid_out[1], present)
