@@ -2,7 +2,7 @@
 
 clips = tercet.speech.read_clips("fsdd_8k.npz")
 result = tercet.speech.train(clips, TrainingSettings(target_compute=0.4), hold_out="theo", out="model")
-strings = test_strings(clips, "theo")
+strings = strings_to_test(clips, "theo")
 tercet.speech.evaluate(result.model, strings).word_error_rate
 """
 
@@ -12,7 +12,7 @@ from tercet.speech.model import DigitRecognizer
 from tercet.speech.run import Epoch, Reporter, TrainingResult
 from tercet.speech.settings import ModelSettings, TrainingSettings
 from tercet.speech.streaming import Stream
-from tercet.speech.strings import DigitString, StringMaker
+from tercet.speech.strings import DigitString, StringMaker, strings_to_test
 from tercet.speech.training import train
 
 __all__ = [
@@ -31,5 +31,6 @@ __all__ = [
     "evaluate",
     "measure_latency",
     "read_clips",
+    "strings_to_test",
     "train",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 LogProbs = np.ndarray[Any, Any]
+Beams = dict[tuple[int, ...], tuple[float, float]]
 _NEVER = -math.inf
 
 
@@ -55,9 +56,9 @@ def beam_search(log_probs: LogProbs, blank: int, width: int = 8) -> tuple[tuple[
         raise ValueError(f"tercet.speech.beam_search: log_probs must be [T, symbols], got {list(log_probs.shape)}")
     if width < 1:
         raise ValueError(f"tercet.speech.beam_search: width must be at least 1, got {width}")
-    beams = {(): (0.0, _NEVER)}  # said so far: paths that end in a blank, paths that end in its last digit
+    beams: Beams = {(): (0.0, _NEVER)}  # said so far: paths that end in a blank, paths that end in its last digit
     for frame in log_probs.tolist():
-        grown: dict[tuple[int, ...], tuple[float, float]] = {}
+        grown: Beams = {}
         for said, (in_blank, in_digit) in beams.items():
             whole = _add(in_blank, in_digit)
             _put(grown, said, whole + frame[blank], in_digit + frame[said[-1]] if said else _NEVER)
@@ -76,6 +77,6 @@ def _add(a: float, b: float) -> float:
     return high if low == _NEVER else high + math.log1p(math.exp(low - high))
 
 
-def _put(grown: dict[tuple[int, ...], tuple[float, float]], said: tuple[int, ...], blank: float, digit: float) -> None:
+def _put(grown: Beams, said: tuple[int, ...], blank: float, digit: float) -> None:
     before = grown.get(said, (_NEVER, _NEVER))
     grown[said] = _add(before[0], blank), _add(before[1], digit)

@@ -7,6 +7,7 @@ set's own test clips), `sr` the rate.
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from dataclasses import dataclass
 from os import PathLike
@@ -98,7 +99,7 @@ def read_clips(path: str | PathLike[str]) -> Clips:
     digits = arrays["digit"].astype(np.int64)
     if ((digits < 0) | (digits > 9)).any():
         raise ValueError(f"{path}: digits must be 0..9, got {digits.min()}..{digits.max()}")
-    pieces = [trim(audio[start:end].astype(np.float32)) for start, end in zip(offsets, offsets[1:], strict=False)]
+    pieces = [trim(audio[start:end].astype(np.float32)) for start, end in itertools.pairwise(offsets)]
     test = np.asarray(arrays["index"] < TEST_INDICES)
     return Clips([piece / _level(piece) for piece in pieces], digits, arrays["speaker"], test)
 

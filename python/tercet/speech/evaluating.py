@@ -18,8 +18,6 @@ from tercet.speech.streaming import Stream
 from tercet.speech.strings import DigitString, collate
 
 Counts = np.ndarray[Any, np.dtype[np.int64]]
-TEST_SEED = 0
-TEST_SNRS = (20.0, 15.0, 10.0, 5.0)
 _BATCH = 32
 
 
@@ -124,7 +122,7 @@ def evaluate(model: DigitRecognizer, strings: Sequence[DigitString], *, beam: in
 
 
 def measure_latency(model: DigitRecognizer, strings: Sequence[DigitString]) -> Latency:
-    """Stream the strings frame by frame, each in a stream of its own, in one thread; one string goes before, unmeasured.
+    """Stream the strings frame by frame, each in a stream of its own, in one thread; the first goes before, unmeasured.
 
     Raises:
         ValueError: there are no strings.

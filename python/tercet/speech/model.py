@@ -92,7 +92,8 @@ class DigitRecognizer(nn.Module):
 
     def classify(self, encoded: Tensor) -> Tensor:
         """The encoder's output -> log-probabilities."""
-        return self.head(encoded).log_softmax(-1)
+        log_probs: Tensor = self.head(encoded).log_softmax(-1)
+        return log_probs
 
     def forward(self, rows: Tensor, padding: Tensor, *, forced: bool | None = None) -> Recognition:
         """What is said in `rows` [B, T, 160], the features of samples (`features`).

@@ -1,10 +1,11 @@
-"""A run of training: epochs of fresh strings, the course of gates and their cost, and the state that checkpoints keep."""
+"""A run of training: epochs of fresh strings, the course of gates and their cost, the state that checkpoints keep."""
 
 from __future__ import annotations
 
 import math
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from torch import Tensor, nn
 
 from tercet.checkpoints import Checkpoint, check_same, finish_checkpoint, save_checkpoint
 from tercet.graph.storage import digest
-from tercet.nn.cost_weight import CostWeight
+from tercet.nn import CostWeight
 from tercet.speech import storage
 from tercet.speech.digits import Clips
-from tercet.speech.features import BINS, STACK
+from tercet.speech.features import BINS, FRAME, STACK
 from tercet.speech.model import BLANK, DigitRecognizer
 from tercet.speech.settings import ModelSettings, TrainingSettings
-from tercet.speech.strings import Batch, StringMaker
+from tercet.speech.strings import LONGEST, SHORTEST, Batch, StringMaker
 
 SPEEDS = (0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25)  # of the copies that training strings are made from
 _FIT = 128  # strings that features are normalised by
 _LARGEST_GRADIENT = 1.0
 _RATE = 0.1  # of the controller
+_RISE = 0.04  # share of the steps over which the learning rate rises
+_SHORT = (1, 2)  # digits of a string in the first epochs
 
 
 @dataclass(frozen=True)
@@ -95,13 +98,15 @@ class Run:
             block.mode = settings.mode
         strings = self._batches(0, _FIT, 1)[0]
         heard = zip(strings.samples, strings.frames, strict=True)
-        self.model.features.fit([samples[: int(frames) * STACK * 80] for samples, frames in heard])
-        decay = {"weight_decay": settings.weight_decay}
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), settings.learning_rate, betas=(0.9, 0.98), **decay)
+        self.model.features.fit([samples[: int(frames) * FRAME] for samples, frames in heard])
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+        )
         self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)  # infinite where a string is too short for its digits
         self.steer = CostWeight(rate=_RATE)
         self.history: list[Epoch] = []
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that resumes it."""
         clips = self.clips
@@ -113,7 +118,7 @@ class Run:
         """All that the next epoch depends on."""
         state = {
             "epoch": len(self.history),
-            "run": self.identity(),
+            "run": self.identity,
             "steer": self.steer.state(),
             "history": [asdict(epoch) for epoch in self.history],
         }
@@ -144,7 +149,7 @@ class Run:
 
     def check_same(self, folder: Path, state: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint is of other settings or data."""
-        check_same(folder, state.get("run", {}), self.identity())
+        check_same(folder, state.get("run", {}), self.identity)
 
     def finish(self, folder: Path | None) -> TrainingResult:
         """Train to the end, with checkpoints; save the model."""
@@ -179,7 +184,9 @@ class Run:
 
     def _batches(self, epoch: int, size: int, count: int) -> list[Batch]:
         snr = self.settings.lowest_snr, self.settings.highest_snr
-        return self.maker.training_batches(self.settings.seed, epoch, size, count, snr)
+        short = 0 < epoch <= self.settings.short * self.settings.epochs
+        lengths = _SHORT if short else (SHORTEST, LONGEST)
+        return self.maker.training_batches(self.settings.seed, epoch, size, count, snr, lengths)
 
     def train_step(self, batch: Batch, step: int) -> tuple[float, float]:
         """One step of the optimizer: its loss and share of compute."""
@@ -202,13 +209,14 @@ class Run:
         self.optimizer.zero_grad()
         whole.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
-        if not math.isfinite(float(norm)):
+        task = loss.item()
+        if not (math.isfinite(task) and math.isfinite(norm.item())):
             raise ValueError(
-                f"tercet.speech.train: training diverged in step {step + 1} (loss {float(loss)}): lower learning_rate,"
+                f"tercet.speech.train: training diverged in step {step + 1} (loss {task}): lower learning_rate,"
                 f" it is {settings.learning_rate}"
             )
         self.optimizer.step()
-        return float(loss), share
+        return task, share
 
     def ramp(self, step: int) -> float:
         """How far the cost has come to its full size: 0..1."""
@@ -223,12 +231,14 @@ class Run:
 
     def learning_rate(self, step: int) -> float:
         """Of the step."""
-        progress = (step + 1) / self.settings.steps
-        return self.settings.learning_rate * min(1.0, 10 * progress) * 0.5 * (1 + math.cos(math.pi * progress))
+        settings, progress = self.settings, (step + 1) / self.settings.steps
+        falling = 1 - max(0.0, progress - settings.warm_up) / (1 - settings.warm_up) if settings.warm_up < 1 else 1.0
+        return settings.learning_rate * min(1.0, progress / _RISE) * falling
 
     def result(self, model: DigitRecognizer, folder: Path | None) -> TrainingResult:
         """The result, once the run has finished."""
-        return TrainingResult(model, folder, self.history, len(self.clips), sum(epoch.seconds for epoch in self.history))
+        seconds = sum(epoch.seconds for epoch in self.history)
+        return TrainingResult(model, folder, self.history, len(self.clips), seconds)
 
     def finished(self, state: dict[str, Any], folder: Path) -> TrainingResult:
         """The result of a run that had finished before."""

@@ -62,8 +62,10 @@ class TrainingSettings:
         epochs: each makes fresh strings.
         batches: of an epoch.
         batch_size: strings of a batch.
-        learning_rate: of AdamW, the highest; reached linearly over the first tenth of the steps, then down to 0 as a
-            cosine.
+        short: share of the epochs, the first, whose strings have one or two digits: alignments are learnt from these in
+            a fraction of the time.
+        learning_rate: of AdamW, the highest; reached linearly over the first 4 % of the steps, kept until the end of
+            `warm_up`, then linear down to 0.
         weight_decay: of AdamW.
         lowest_snr, highest_snr: signal-to-noise ratios of training strings, in dB.
         masked_bins: at most so many log-mel bins are masked, in each of two places (Park et al.: SpecAugment,
@@ -90,6 +92,7 @@ class TrainingSettings:
     lowest_snr: float = 0.0
     highest_snr: float = 20.0
     masked_bins: int = 6
+    short: float = 0.2
     mode: str = "dense"
     seed: int = 0
     checkpoint_every: int = 10
@@ -103,7 +106,7 @@ class TrainingSettings:
         for name in ("cost_weight", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be at least 0, got {getattr(self, name)}")
-        for name in ("warm_up", "ramp"):
+        for name in ("warm_up", "ramp", "short"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{_OP}: {name} must be in 0..1, got {getattr(self, name)}")
         if self.target_compute is not None and not 0 < self.target_compute <= 1:

@@ -11,8 +11,8 @@ A string is 3 to 7 clips of one speaker, with pauses before, between and behind:
   counted.
 
 `training_batches` draws everything, and which of several copies of the clips, some faster and some slower, a string is
-made from; `test_strings` takes every clip once at each of some signal-to-noise ratios, in a drawn order, and goes round
-the kinds of noise.
+made from; `every_clip_once` takes each clip once at each of some signal-to-noise ratios, in a drawn order, and goes
+round the kinds of noise.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from torch import Tensor
 from tercet.speech.digits import Clips, Samples
 from tercet.speech.features import FRAME, RATE
 
+TEST_SEED, TEST_SNRS = 0, (20.0, 15.0, 10.0, 5.0)
 NOISES = ("white", "pink", "babble")
 SHORTEST, LONGEST = 3, 7
 LEAST_SILENCE, MOST_SILENCE = 0.05, 0.25
@@ -110,15 +111,21 @@ class StringMaker:
         self.noises: dict[str, Samples] = {}
 
     def training_batches(
-        self, seed: int, epoch: int, batch_size: int, num_batches: int, snr: tuple[float, float]
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        num_batches: int,
+        snr: tuple[float, float],
+        lengths: tuple[int, int] = (SHORTEST, LONGEST),
     ) -> list[Batch]:
-        """Batches of strings of like lengths, in a drawn order, with signal-to-noise ratios drawn uniformly from `snr`;
-        a function of the arguments."""
+        """Batches of strings of like durations, in a drawn order; signal-to-noise ratios are drawn uniformly from `snr`,
+        numbers of digits from `lengths`, last one included. A function of the arguments."""
         rng = np.random.default_rng([seed, epoch])
         names, strings = list(self.of_speaker), []
         for _ in range(batch_size * num_batches):
             places = self.of_speaker[names[rng.integers(len(names))]]
-            places = rng.choice(places, rng.integers(SHORTEST, LONGEST + 1))
+            places = rng.choice(places, rng.integers(lengths[0], lengths[1] + 1))
             copy = self.copies[rng.integers(len(self.copies))]
             noise = NOISES[rng.integers(len(NOISES))]
             strings.append(self.string(rng, places, copy, float(rng.uniform(*snr)), noise))
@@ -126,7 +133,7 @@ class StringMaker:
         order = batch_size * rng.permutation(num_batches)
         return [collate(strings[first : first + batch_size]) for first in order]
 
-    def test_strings(self, seed: int, snrs: Sequence[float]) -> list[DigitString]:
+    def every_clip_once(self, seed: int, snrs: Sequence[float]) -> list[DigitString]:
         """Every clip once at each ratio, speaker by speaker; only what is over after cutting makes a shorter string."""
         strings: list[DigitString] = []
         for level, snr in enumerate(snrs):
@@ -164,6 +171,14 @@ class StringMaker:
         return self.noises[key]
 
 
+def strings_to_test(
+    clips: Clips, hold_out: str | None = None, snrs: Sequence[float] = TEST_SNRS, seed: int = TEST_SEED
+) -> list[DigitString]:
+    """The clips that a model has not learnt from (see `Clips.to_test`), each once at each signal-to-noise ratio; always
+    the same strings, so that models can be compared string by string."""
+    return StringMaker(clips.to_test(hold_out), clips).every_clip_once(seed, snrs)
+
+
 def _with_pauses(rng: np.random.Generator, pieces: list[Samples]) -> tuple[Samples, Any]:
     """Clips and pauses, and where the clips are: [n] samples each, n a multiple of FRAME."""
     spoken = sum(map(len, pieces))
@@ -186,8 +201,9 @@ def _hiss(rng: np.random.Generator, kind: str) -> Samples:
     noise = rng.standard_normal(NOISE_SECONDS * RATE, np.float32)
     if kind == "pink":
         hertz = np.fft.rfftfreq(len(noise), 1 / RATE)
-        noise = np.fft.irfft(np.fft.rfft(noise) / np.sqrt(np.maximum(hertz, _PINK_FROM)), len(noise))
-    return np.asarray(noise, np.float32)
+        shaped = np.fft.irfft(np.fft.rfft(noise) / np.sqrt(np.maximum(hertz, _PINK_FROM)), len(noise))
+        return np.asarray(shaped, np.float32)
+    return noise
 
 
 def _babble(rng: np.random.Generator, clips: Clips, speaker: str) -> Samples:
