@@ -21,7 +21,7 @@ from tercet.speech.features import RATE
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEST_INDICES = 5
-_TRIM_DECIBEL = 30.0
+_TRIM_DECIBEL = 40.0
 _TRIM_HOP = 80
 
 
@@ -74,8 +74,8 @@ class Clips:
 
 
 def read_clips(path: str | PathLike[str]) -> Clips:
-    """The clips of a file (see the module), trimmed at both ends to where they are within 30 dB of their loudest 30 ms
-    and scaled to a root mean square of 1: silence is then what a generator of strings puts between them.
+    """The clips of a file (see the module), trimmed at both ends (see `trim`) and scaled to a root mean square of 1:
+    silence is then what a generator of strings puts between them.
 
     Raises:
         FileNotFoundError: there is no file. ValueError: it is empty, broken, of another rate, or no such file.
@@ -84,7 +84,7 @@ def read_clips(path: str | PathLike[str]) -> Clips:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of spoken digits")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("audio", "offsets", "digit", "speaker", "index", "sr")}
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: expected an npz file of spoken digits: {error}") from error
@@ -105,11 +105,12 @@ def read_clips(path: str | PathLike[str]) -> Clips:
 
 
 def trim(clip: Samples) -> Samples:
-    """The clip between its first and last 30 ms that are within 30 dB of its loudest; silence stays as it is."""
+    """The clip between its first and last 30 ms that are within 40 dB of its loudest, in power of the differences
+    s[n] - s[n - 1], which let a hiss weigh as much as a vowel; silence stays as it is."""
     steps = len(clip) // _TRIM_HOP
     if steps < 3:
         return clip
-    power = (clip[: steps * _TRIM_HOP].reshape(steps, _TRIM_HOP) ** 2).mean(1)
+    power = (np.diff(clip[: steps * _TRIM_HOP], prepend=clip[:1]).reshape(steps, _TRIM_HOP) ** 2).mean(1)
     power = np.convolve(power, np.ones(3) / 3, "same")
     loud = np.flatnonzero(power > power.max() * 10 ** (-_TRIM_DECIBEL / 10))
     if not len(loud):

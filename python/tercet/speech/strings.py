@@ -10,9 +10,10 @@ A string is 3 to 7 clips of one speaker, with pauses before, between and behind:
   made once from a seed of its own. Its root mean square lies the signal-to-noise ratio below the speech's, pauses not
   counted.
 
-`training_batches` draws everything, and which of several copies of the clips, some faster and some slower, a string is
-made from; `every_clip_once` takes each clip once at each of some signal-to-noise ratios, in a drawn order, and goes
-round the kinds of noise.
+`training_batches` draws everything; which of several copies of the clips, some faster and some slower, a string is made
+from; and a tilt of the spectrum, s[n] - a s[n - 1] with a uniform in -0.6..0.6, as between one microphone and another
+(up to 12 dB from the lowest frequency to the highest). `every_clip_once` takes each clip once at each of some
+signal-to-noise ratios, in a drawn order, and goes round the kinds of noise.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ NOISES = ("white", "pink", "babble")
 SHORTEST, LONGEST = 3, 7
 LEAST_SILENCE, MOST_SILENCE = 0.05, 0.25
 LEVEL, GAIN_DECIBEL = 0.05, 6.0
+LARGEST_TILT = 0.6
 VOICES, NOISE_SECONDS = 6, 60
 _LAST_PAUSE = 480  # samples
 _PINK_FROM = 30.0  # hertz
@@ -128,7 +130,8 @@ class StringMaker:
             places = rng.choice(places, rng.integers(lengths[0], lengths[1] + 1))
             copy = self.copies[rng.integers(len(self.copies))]
             noise = NOISES[rng.integers(len(NOISES))]
-            strings.append(self.string(rng, places, copy, float(rng.uniform(*snr)), noise))
+            tilt = float(rng.uniform(-LARGEST_TILT, LARGEST_TILT))
+            strings.append(self.string(rng, places, copy, float(rng.uniform(*snr)), noise, tilt))
         strings.sort(key=lambda string: len(string.samples))
         order = batch_size * rng.permutation(num_batches)
         return [collate(strings[first : first + batch_size]) for first in order]
@@ -148,10 +151,17 @@ class StringMaker:
         return strings
 
     def string(
-        self, rng: np.random.Generator, places: np.ndarray[Any, Any], clips: Clips, snr: float, noise: str
+        self,
+        rng: np.random.Generator,
+        places: np.ndarray[Any, Any],
+        clips: Clips,
+        snr: float,
+        noise: str,
+        tilt: float = 0.0,
     ) -> DigitString:
         """The clips at `places` as one string."""
-        speech, marks = _with_pauses(rng, [clips.audio[place] for place in places])
+        pieces = [clips.audio[place] for place in places]
+        speech, marks = _with_pauses(rng, [_tilted(piece, tilt) for piece in pieces] if tilt else pieces)
         speaker = str(clips.speakers[places[0]])
         whole = self._minute(noise, speaker)
         start = int(rng.integers(len(whole)))
@@ -177,6 +187,13 @@ def strings_to_test(
     """The clips that a model has not learnt from (see `Clips.to_test`), each once at each signal-to-noise ratio; always
     the same strings, so that models can be compared string by string."""
     return StringMaker(clips.to_test(hold_out), clips).every_clip_once(seed, snrs)
+
+
+def _tilted(piece: Samples, tilt: float) -> Samples:
+    """piece[n] - tilt piece[n - 1], of the same root mean square."""
+    tilted = piece - tilt * np.concatenate([piece[:1], piece[:-1]])
+    level = np.sqrt(np.mean(piece**2) / max(float(np.mean(tilted**2)), 1e-12))
+    return np.asarray(level * tilted, np.float32)
 
 
 def _with_pauses(rng: np.random.Generator, pieces: list[Samples]) -> tuple[Samples, Any]:
