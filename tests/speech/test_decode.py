@@ -35,7 +35,12 @@ def by_all_paths(log_probs: np.ndarray, blank: int) -> dict[tuple[int, ...], flo
     return said
 
 
-cases = {"frames": st.integers(0, 5), "symbols": st.integers(2, 3), "seed": st.integers(0, 2**32), "zeros": st.booleans()}
+cases = {
+    "frames": st.integers(0, 5),
+    "symbols": st.integers(2, 3),
+    "seed": st.integers(0, 2**32),
+    "zeros": st.booleans(),
+}
 
 
 @given(**cases, data=st.data())
@@ -82,7 +87,7 @@ def test_a_beam_sums_paths_where_greedy_sees_one() -> None:
 
 
 def test_a_digit_twice_needs_a_blank_between() -> None:
-    sure = np.log(np.full((3, 2), 1e-9) + [[1, 0], [0, 1], [1, 0]])
+    sure = np.log(np.array([[1, 0], [0, 1], [1, 0]]) + 1e-9)
     assert beam_search(sure, blank=1)[0] == (0, 0)
     assert beam_search(sure[[0, 0, 0]], blank=1)[0] == (0,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -47,10 +48,10 @@ def test_a_stream_says_what_the_whole_recording_says(seed: int, gates: str, piec
         wanted, cost, _ = model(rows, torch.zeros(rows.shape[:2], dtype=torch.bool))
     stream, said, ran = Stream(model), (), []
     bounds = np.cumsum([0, *pieces]).tolist()
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         said += stream.hear(samples[start:end])
         ran.append(stream.gates)
-    heard = sum(min(end, len(samples)) - min(start, len(samples)) for start, end in zip(bounds, bounds[1:], strict=False))
+    heard = sum(min(end, len(samples)) - min(start, len(samples)) for start, end in itertools.pairwise(bounds))
     whole = heard // FRAME
     assert said == stream.digits == greedy(wanted[0, :whole].numpy(), BLANK)
     if ran:

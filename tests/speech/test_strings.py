@@ -17,7 +17,12 @@ from tercet.speech.features import FRAME
 from tercet.speech.strings import MOST_SILENCE, NOISES, StringMaker, collate, strings_to_test
 
 
-@given(st.integers(0, 2**32), st.sampled_from(NOISES), st.floats(-5, 40), st.lists(st.integers(0, 59), min_size=3, max_size=7))
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(NOISES),
+    st.floats(-5, 40),
+    st.lists(st.integers(0, 59), min_size=3, max_size=7),
+)
 @settings(max_examples=30)
 def test_a_string_keeps_what_is_promised(seed: int, noise: str, snr: float, places: list[int]) -> None:
     clips = tones()

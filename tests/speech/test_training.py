@@ -10,7 +10,17 @@ import pytest
 import torch
 
 from spoken import tones
-from tercet.speech import ModelSettings, Reporter, TrainingResult, TrainingSettings, evaluate, strings_to_test, train
+from tercet.checkpoints import Checkpoint
+from tercet.speech import (
+    ModelSettings,
+    Reporter,
+    TrainingResult,
+    TrainingSettings,
+    evaluate,
+    strings_to_test,
+    train,
+    warm_up,
+)
 from tercet.speech.storage import load_model
 
 SIZES = ModelSettings(dim=16, num_layers=2, num_heads=2, feed_forward_dim=32, window=8, context=3)
@@ -51,7 +61,7 @@ def timeless(result: TrainingResult) -> list[object]:
     [{}, {"cost_weight": 0.0, "target_compute": 0.5}, {"mode": "compact", "masked_bins": 0, "short": 0.0}],
     ids=["weight", "target", "compact"],
 )
-@pytest.mark.parametrize("epoch", [1, 3, 4, 6])
+@pytest.mark.parametrize("epoch", [1, 3, 6])
 def test_a_broken_run_resumes_bit_for_bit(tmp_path: Path, epoch: int, change: dict[str, object]) -> None:
     settings = replace(TINY, **change)
     unbroken = train(tones(), settings, SIZES, hold_out="ann", out=tmp_path / "unbroken")
@@ -89,7 +99,9 @@ def test_resume_refuses_another_run(tmp_path: Path) -> None:
 
 def test_cost_buys_compute_off_and_a_target_is_met() -> None:
     """On a toy task: without a cost blocks stay on, with one they close, and a target finds the weight."""
-    learning = TrainingSettings(epochs=16, batches=8, batch_size=8, learning_rate=1e-2, warm_up=0.2, ramp=0.2, short=0.0)
+    learning = TrainingSettings(
+        epochs=16, batches=8, batch_size=8, learning_rate=1e-2, warm_up=0.2, ramp=0.2, short=0.0
+    )
     free, dear, target = (
         train(tones(), replace(learning, **change), SIZES).epochs[-1]
         for change in ({}, {"cost_weight": 20.0}, {"target_compute": 0.6})
@@ -154,7 +166,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
 
 
 def test_divergence_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"training diverged in step \d+ \(loss .*\): lower learning_rate, it is 1e\+30"):
+    with pytest.raises(
+        ValueError, match=r"training diverged in step \d+ \(loss .*\): lower learning_rate, it is 1e\+30"
+    ):
         train(tones(), replace(TINY, learning_rate=1e30, epochs=3), SIZES)
 
 
@@ -179,3 +193,29 @@ def test_a_model_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
         load_model(tmp_path / "m")
     with pytest.raises(FileNotFoundError, match=r"no model here \(there is no config.json\)"):
         load_model(tmp_path)
+
+
+def test_runs_share_a_warm_up_bit_for_bit() -> None:
+    settings = replace(TINY, cost_weight=0.0)
+    warm = warm_up(tones(), settings, replace(SIZES, gates="on"), hold_out="ann")
+    assert warm.state["epoch"] == 1  # of 6, at a warm-up of 30 %
+    for sizes, change in (
+        (replace(SIZES, gates="on"), {}),
+        (SIZES, {"cost_weight": 0.5}),
+        (SIZES, {"target_compute": 0.5}),
+    ):
+        own = replace(settings, **change)
+        alone = train(tones(), own, sizes, hold_out="ann")
+        shared = train(tones(), own, sizes, hold_out="ann", start=warm)
+        assert timeless(shared) == timeless(alone)
+        for name, value in alone.model.state_dict().items():
+            assert torch.equal(value, shared.model.state_dict()[name]), name
+
+
+def test_a_start_of_another_run_is_refused() -> None:
+    warm = warm_up(tones(), TINY, SIZES, hold_out="ann")
+    with pytest.raises(ValueError, match="the run to start from has seed = 0, this one 1"):
+        train(tones(), replace(TINY, seed=1), SIZES, hold_out="ann", start=warm)
+    late = Checkpoint({**warm.state, "epoch": 2}, warm.tensors)
+    with pytest.raises(ValueError, match="the run to start from must have come to epoch 1, got 2"):
+        train(tones(), TINY, SIZES, hold_out="ann", start=late)

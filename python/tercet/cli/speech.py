@@ -138,6 +138,7 @@ def train_command(
     epochs: Annotated[int | None, _setting("epochs", "Each makes fresh strings.")] = None,
     batches: Annotated[int | None, _setting("batches", "Of an epoch.")] = None,
     batch_size: Annotated[int | None, _setting("batch_size", "Strings of a batch.")] = None,
+    short: Annotated[float | None, _setting("short", "Share of epochs with strings of one or two digits.")] = None,
     learning_rate: Annotated[float | None, _setting("learning_rate", "The highest.")] = None,
     weight_decay: Annotated[float | None, _setting("weight_decay", "Of AdamW.")] = None,
     lowest_snr: Annotated[float | None, _setting("lowest_snr", "Of training strings, in dB.")] = None,

@@ -13,7 +13,7 @@ from tercet.speech.run import Epoch, Reporter, TrainingResult
 from tercet.speech.settings import ModelSettings, TrainingSettings
 from tercet.speech.streaming import Stream
 from tercet.speech.strings import DigitString, StringMaker, strings_to_test
-from tercet.speech.training import train
+from tercet.speech.training import train, warm_up
 
 __all__ = [
     "Clips",
@@ -33,4 +33,5 @@ __all__ = [
     "read_clips",
     "strings_to_test",
     "train",
+    "warm_up",
 ]

@@ -75,12 +75,13 @@ class LogMel(nn.Module):
         self.register_buffer("mean", torch.zeros(BINS))
         self.register_buffer("deviation", torch.ones(BINS))
 
-    def log_mel(self, samples: Tensor) -> Tensor:
-        """[B, WINDOW - HOP + n] -> [B, n // HOP, BINS]: the first 120 samples are those before the first frame."""
+    def log_mel(self, samples: Tensor, hop: int = HOP) -> Tensor:
+        """[B, WINDOW - HOP + n] -> [B, (n - HOP) // hop + 1, BINS]: the first 120 samples are those before the first
+        frame."""
         if samples.shape[-1] < WINDOW:
             return samples.new_zeros(len(samples), 0, BINS)
         # The window is set in the middle of the transform's points, which leaves the power as it is.
-        frames = samples.unfold(-1, WINDOW, HOP) * self.window
+        frames = samples.unfold(-1, WINDOW, hop) * self.window
         power = torch.view_as_real(torch.fft.rfft(frames, TRANSFORM)).square().sum(-1)
         return torch.log(power @ self.filters.T + FLOOR)
 
@@ -98,8 +99,11 @@ class LogMel(nn.Module):
         if samples.dim() != 2 or samples.shape[1] % FRAME:
             wanted = f"[batch, a multiple of {FRAME}]"
             raise ValueError(f"tercet.speech.LogMel: samples must be {wanted}, got {list(samples.shape)}")
-        heard = torch.cat([state.tail, samples], 1)
-        frames = self.log_mel(heard)
+        return self._normalised(torch.cat([state.tail, samples], 1), state, HOP)
+
+    def _normalised(self, heard: Tensor, state: FeatureState, hop: int) -> tuple[Tensor, FeatureState]:
+        frames = self.log_mel(heard, hop)
+        frames = frames[:, : frames.shape[1] // STACK * STACK]
         totals = state.total[:, None] + frames.cumsum(1)
         counts = state.count[:, None] + torch.arange(1, frames.shape[1] + 1, device=frames.device)
         mean = (PRIOR * self.mean + totals) / (PRIOR + counts)[..., None]
@@ -112,6 +116,13 @@ class LogMel(nn.Module):
         """[B, n] samples in -1..1 -> [B, n // FRAME, STACK * BINS]; what is over after whole frames is not heard."""
         whole = samples.shape[-1] // FRAME * FRAME
         return self.step(samples[:, :whole], self.initial_state(len(samples)))[0]
+
+    def stretched(self, samples: Tensor, frames: Tensor, hop: int) -> tuple[Tensor, Tensor]:
+        """Features of [B, n] samples as if they were spoken HOP / hop times as slowly, in the same voice, and how many
+        of their rows belong to each string of `frames` [B] frames: a log-mel frame every `hop` samples."""
+        padded = nn.functional.pad(samples, (WINDOW - HOP, 0))
+        rows = self._normalised(padded, self.initial_state(len(samples)), hop)[0]
+        return rows, ((frames * FRAME - HOP) // hop + 1) // STACK
 
     def fit(self, utterances: list[Tensor]) -> LogMel:
         """Set mean and deviation to those of the log-mel frames of `utterances`, each [n]."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tercet.files import write_bytes
 from tercet.speech.digits import WORDS
-from tercet.speech.features import BINS, FRAME, HOP, RATE, WINDOW
+from tercet.speech.features import FRAME, HOP, RATE, WINDOW
 from tercet.speech.model import BLANK, DigitRecognizer
 from tercet.speech.transcribing import transcribe
 

@@ -24,10 +24,12 @@ from tercet.speech.settings import ModelSettings, TrainingSettings
 from tercet.speech.strings import LONGEST, SHORTEST, Batch, StringMaker
 
 SPEEDS = (0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25)  # of the copies that training strings are made from
+SHORTEST_HOP, LONGEST_HOP = 56, 112  # of log-mel frames in training: 1.43 times as slow to 1.4 times as fast
 _FIT = 128  # strings that features are normalised by
 _LARGEST_GRADIENT = 1.0
 _RATE = 0.1  # of the controller
 _RISE = 0.04  # share of the steps over which the learning rate rises
+_AFTER_WARM_UP = ("gates", "cost_weight", "target_compute", "ramp", "temperature", "last_temperature", "mode", "window")
 _SHORT = (1, 2)  # digits of a string in the first epochs
 
 
@@ -147,6 +149,24 @@ class Run:
         self.model.load_state_dict(model)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
+    def start_from(self, warm: Checkpoint) -> None:
+        """Be as after the epochs of another run that lie within the warm-up of both.
+
+        Raises:
+            ValueError: that run has other data or settings beside those of gates, their cost and the window, or has
+                come further.
+        """
+        theirs, name = warm.state["run"], "tercet.speech.train"
+        for key, value in self.identity.items():
+            if key not in _AFTER_WARM_UP and theirs.get(key) != value:
+                raise ValueError(f"{name}: the run to start from has {key} = {theirs.get(key)!r}, this one {value!r}")
+        if warm.state["epoch"] > self.settings.warm_up_epochs:
+            most = self.settings.warm_up_epochs
+            raise ValueError(f"{name}: the run to start from must have come to epoch {most}, got {warm.state['epoch']}")
+        thresholds = {key: value for key, value in self.model.state_dict().items() if key.endswith("_threshold")}
+        own = {f"model.{key}": value.clone() for key, value in thresholds.items()}
+        self.restore(Checkpoint(warm.state, {**warm.tensors, **own}))
+
     def check_same(self, folder: Path, state: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint is of other settings or data."""
         check_same(folder, state.get("run", {}), self.identity)
@@ -191,14 +211,17 @@ class Run:
     def train_step(self, batch: Batch, step: int) -> tuple[float, float]:
         """One step of the optimizer: its loss and share of compute."""
         settings, progress = self.settings, step / self.settings.steps
+        hop = int(torch.randint(SHORTEST_HOP, LONGEST_HOP + 1, ()))
         with torch.no_grad():
-            rows = mask_bins(self.model.features(batch.samples), settings.masked_bins)
+            rows, frames = self.model.features.stretched(batch.samples, batch.frames, hop)
+            rows = mask_bins(rows, settings.masked_bins)
+        padding = torch.arange(rows.shape[1]) >= frames[:, None]
         self.model.encoder.temperature = (
             settings.temperature * (settings.last_temperature / settings.temperature) ** progress
         )
         gated = self.sizes.gates == "learnt" and progress >= settings.warm_up
-        log_probs, cost, total = self.model(rows, batch.padding(), forced=not gated)
-        loss = self.loss(log_probs.transpose(0, 1), batch.digits, batch.frames, batch.lengths)
+        log_probs, cost, total = self.model(rows, padding, forced=not gated)
+        loss = self.loss(log_probs.transpose(0, 1), batch.digits, frames, batch.lengths)
         share, whole = total.share, loss
         if gated:
             if settings.target_compute is not None:

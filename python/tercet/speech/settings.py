@@ -122,6 +122,11 @@ class TrainingSettings:
             raise ValueError(f"{_OP}: mode must be one of {', '.join(MODES)}, got {self.mode!r}")
 
     @property
+    def warm_up_epochs(self) -> int:
+        """Whole epochs before arbitrators decide."""
+        return int(self.warm_up * self.epochs)
+
+    @property
     def steps(self) -> int:
         """Of the whole run."""
         return self.epochs * self.batches

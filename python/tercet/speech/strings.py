@@ -121,8 +121,8 @@ class StringMaker:
         snr: tuple[float, float],
         lengths: tuple[int, int] = (SHORTEST, LONGEST),
     ) -> list[Batch]:
-        """Batches of strings of like durations, in a drawn order; signal-to-noise ratios are drawn uniformly from `snr`,
-        numbers of digits from `lengths`, last one included. A function of the arguments."""
+        """Batches of strings of like durations, in a drawn order. Signal-to-noise ratios are drawn uniformly from
+        `snr`, numbers of digits from `lengths`, last one included. A function of the arguments."""
         rng = np.random.default_rng([seed, epoch])
         names, strings = list(self.of_speaker), []
         for _ in range(batch_size * num_batches):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 from pathlib import Path
 
-from tercet.checkpoints import open_run
+from tercet.checkpoints import Checkpoint, open_run
 from tercet.speech.digits import Clips
 from tercet.speech.run import Reporter, Run, TrainingResult
 from tercet.speech.settings import ModelSettings, TrainingSettings
@@ -19,6 +19,7 @@ def train(
     hold_out: str | None = None,
     out: str | PathLike[str] | None = None,
     resume: bool = False,
+    start: Checkpoint | None = None,
     reporter: Reporter | None = None,
 ) -> TrainingResult:
     """Train a recogniser of strings of digits in noise, on the CPU, and save it where `out` says.
@@ -33,6 +34,8 @@ def train(
         hold_out: a speaker none of whose clips is learnt from. None: the clips of the test split are left out instead.
         out: the model directory to make; must be empty or absent unless `resume`. None: nothing is written.
         resume: go on from the checkpoint in `out`, if there is one.
+        start: from `warm_up`, of a run that differs in gates, their cost or the window alone: its epochs count as this
+            run's. What begins with gates on gives the same model from a start as without.
         reporter: hears of steps and epochs.
 
     Raises:
@@ -57,5 +60,24 @@ def train(
         if checkpoint.state.get("finished"):
             return run.finished(checkpoint.state, folder)
         run.restore(checkpoint)
+    elif start is not None:
+        run.start_from(start)
     run.reporter.on_start(run.clips, len(run.history) + 1)
     return run.finish(folder)
+
+
+def warm_up(
+    clips: Clips,
+    settings: TrainingSettings | None = None,
+    sizes: ModelSettings | None = None,
+    *,
+    hold_out: str | None = None,
+    reporter: Reporter | None = None,
+) -> Checkpoint:
+    """The part of `train` before arbitrators decide, in which all blocks run: a start that runs with other costs, with
+    gates on, or with another window after it can share."""
+    settings = TrainingSettings() if settings is None else settings
+    run = Run(clips, settings, ModelSettings() if sizes is None else sizes, hold_out, reporter or Reporter())
+    while len(run.history) < settings.warm_up_epochs:
+        run.train_epoch()
+    return run.snapshot()
