@@ -46,8 +46,8 @@ from tercet.speech import (
     train,
     warm_up,
 )
+from tercet.speech.digits import BLANK
 from tercet.speech.features import BINS, STACK
-from tercet.speech.model import DIGITS
 from tercet.speech.plotting import Point, plot_compute
 
 TRAINING = TrainingSettings()
@@ -66,7 +66,7 @@ def dense_cost(sizes: ModelSettings) -> int:
     """Multiply-adds of a frame with a full window and every block on."""
     dim = sizes.dim
     block = 4 * dim * dim + 2 * dim * (sizes.window + 1) + 2 * dim * sizes.feed_forward_dim
-    return sizes.num_layers * block + dim * (STACK * BINS + sizes.context + DIGITS + 1)
+    return sizes.num_layers * block + dim * (STACK * BINS + sizes.context + BLANK + 1)
 
 
 def smaller(sizes: ModelSettings, share: float) -> ModelSettings:

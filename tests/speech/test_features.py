@@ -105,3 +105,22 @@ def test_a_step_takes_whole_frames(shape: tuple[int, ...]) -> None:
     features = LogMel()
     with pytest.raises(ValueError, match=r"samples must be \[batch, a multiple of 320\], got "):
         features.step(torch.zeros(shape), features.initial_state(1))
+
+
+@given(st.integers(40, 160), st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(0, 2**32))
+def test_another_hop_stretches_time_alone(hop: int, frames: list[int], seed: int) -> None:
+    features = LogMel()
+    samples = [noise(count * FRAME, seed + row) for row, count in enumerate(frames)]
+    batch = torch.nn.utils.rnn.pad_sequence(samples, batch_first=True)
+    rows, counts = features.stretched(batch, torch.tensor(frames), hop)
+    for row, own in enumerate(samples):
+        alone, count = features.stretched(own[None], torch.tensor([frames[row]]), hop)
+        assert counts[row] == count[0] == alone.shape[1]
+        torch.testing.assert_close(rows[row, : counts[row]], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_features_own_hop_is_no_stretch() -> None:
+    features, samples = LogMel(), noise(5 * FRAME, 6)[None]
+    rows, counts = features.stretched(samples, torch.tensor([5]), HOP)
+    assert torch.equal(rows, features(samples))
+    assert counts.tolist() == [5]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from spoken import tones
 from tercet.speech import DigitRecognizer, ModelSettings, Stream, evaluate, measure_latency, strings_to_test
 from tercet.speech.decode import greedy
+from tercet.speech.digits import BLANK
 from tercet.speech.evaluating import Evaluation, word_errors
-from tercet.speech.features import FRAME
-from tercet.speech.model import BLANK
+from tercet.speech.features import BINS, FRAME, STACK
 from tercet.speech.transcribing import transcribe
 
 SIZES = ModelSettings(dim=16, num_layers=3, num_heads=2, feed_forward_dim=32, window=5, context=3)
@@ -88,7 +88,7 @@ def test_compute_is_what_a_count_by_hand_gives() -> None:
     with torch.inference_mode():
         _, cost, total = model(rows, torch.zeros(1, 9, dtype=torch.bool))
     dim, hidden = SIZES.dim, SIZES.feed_forward_dim
-    fixed = 160 * dim + SIZES.context * dim + 11 * dim
+    fixed = STACK * BINS * dim + SIZES.context * dim + 11 * dim
     assert cost.gates.any()
     assert not cost.gates.all()
     for frame in range(9):

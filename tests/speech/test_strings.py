@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoken import tones, write_tones
-from tercet.speech.digits import Clips, read_clips, resize, trim
-from tercet.speech.features import FRAME
+from tercet.speech.decode import collapse
+from tercet.speech.digits import BLANK, Clips, read_clips, resize, trim
+from tercet.speech.features import FRAME, HOP
 from tercet.speech.strings import MOST_SILENCE, NOISES, StringMaker, collate, strings_to_test
 
 
@@ -37,6 +38,8 @@ def test_a_string_keeps_what_is_promised(seed: int, noise: str, snr: float, plac
     assert frames == -(-spoken // FRAME) or frames * FRAME * (1 - MOST_SILENCE) <= spoken
     assert (~string.speech).mean() <= MOST_SILENCE
     assert string.speech.sum() * FRAME >= spoken
+    assert collapse(string.symbols.tolist(), BLANK) == string.digits
+    assert len(string.symbols) * HOP == len(string.samples)
 
 
 @pytest.mark.parametrize("noise", NOISES)
@@ -99,6 +102,8 @@ def test_a_batch_holds_its_strings() -> None:
         assert torch.equal(batch.samples[row, : len(string.samples)], torch.from_numpy(string.samples))
         assert not batch.samples[row, len(string.samples) :].any()
         assert batch.speech[row].sum() == string.speech.sum()
+        assert batch.symbols[row, : len(string.symbols)].tolist() == string.symbols.tolist()
+        assert (batch.symbols[row, len(string.symbols) :] == BLANK).all()
 
 
 def test_no_string_without_clips() -> None:

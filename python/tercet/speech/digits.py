@@ -20,6 +20,7 @@ from tercet.speech.features import RATE
 
 Samples = np.ndarray[Any, np.dtype[np.float32]]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+BLANK = len(WORDS)  # the symbol that says nothing
 TEST_INDICES = 5
 _TRIM_DECIBEL = 40.0
 _TRIM_HOP = 80

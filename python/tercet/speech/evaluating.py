@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from tercet.speech.decode import beam_search, greedy
-from tercet.speech.digits import WORDS
+from tercet.speech.digits import BLANK, WORDS
 from tercet.speech.features import FRAME, RATE
-from tercet.speech.model import BLANK, DigitRecognizer
+from tercet.speech.model import DigitRecognizer
 from tercet.speech.streaming import Stream
 from tercet.speech.strings import DigitString, collate
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 RATE = 8000
 WINDOW, HOP, TRANSFORM = 200, 80, 256
-BINS, LOWEST, HIGHEST = 40, 60.0, 3800.0
+BINS, LOWEST, HIGHEST = 24, 60.0, 3800.0
 STACK = 4
 FRAME = STACK * HOP  # samples of one frame of the encoder
 FLOOR = 1e-5

@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer, ComputeCost
+from tercet.speech.digits import BLANK
 from tercet.speech.features import BINS, STACK, LogMel
 from tercet.speech.settings import ModelSettings
-
-DIGITS, BLANK = 10, 10
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class DigitRecognizer(nn.Module):
             if settings.gates == "on":  # for streams, which ask
                 block.attention_threshold.fill_(-torch.inf)
                 block.feed_forward_threshold.fill_(-torch.inf)
-        self.head = nn.Linear(dim, DIGITS + 1)
+        self.head = nn.Linear(dim, BLANK + 1)
 
     def front_end(self, rows: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Rows of four log-mel frames [B, T, 160] -> input of the encoder [B, T, dim], and what the next call needs
@@ -114,4 +113,4 @@ class DigitRecognizer(nn.Module):
     def fixed_cost(self) -> int:
         """Multiply-adds a frame that no gate saves: front end and head."""
         dim = self.settings.dim
-        return STACK * BINS * dim + self.settings.context * dim + dim * (DIGITS + 1)
+        return STACK * BINS * dim + self.settings.context * dim + dim * (BLANK + 1)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from tercet.files import write_bytes
-from tercet.speech.digits import WORDS
+from tercet.speech.digits import BLANK, WORDS
 from tercet.speech.features import FRAME, HOP, RATE, WINDOW
-from tercet.speech.model import BLANK, DigitRecognizer
+from tercet.speech.model import DigitRecognizer
 from tercet.speech.transcribing import transcribe
 
 _ATTENTION, _FEED_FORWARD, _OFF = "#4c6a92", "#c05a2e", "#eeeeee"

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from tercet.speech.decode import collapse
+from tercet.speech.digits import BLANK
 from tercet.speech.features import FRAME
-from tercet.speech.model import BLANK, DigitRecognizer
+from tercet.speech.model import DigitRecognizer
 
 
 class Stream:

@@ -11,7 +11,7 @@ A string is 3 to 7 clips of one speaker, with pauses before, between and behind:
   counted.
 
 `training_batches` draws everything; which of several copies of the clips, some faster and some slower, a string is made
-from; and a tilt of the spectrum, s[n] - a s[n - 1] with a uniform in -0.6..0.6, as between one microphone and another
+from; and a tilt of the spectrum, s[n] - a s[n - 1] with a uniform in -0.9..0.6, as between one microphone and another
 (up to 12 dB from the lowest frequency to the highest). `every_clip_once` takes each clip once at each of some
 signal-to-noise ratios, in a drawn order, and goes round the kinds of noise.
 """
@@ -26,15 +26,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tercet.speech.digits import Clips, Samples
-from tercet.speech.features import FRAME, RATE
+from tercet.speech.digits import BLANK, Clips, Samples
+from tercet.speech.features import FRAME, HOP, RATE, STACK
 
 TEST_SEED, TEST_SNRS = 0, (20.0, 15.0, 10.0, 5.0)
 NOISES = ("white", "pink", "babble")
 SHORTEST, LONGEST = 3, 7
 LEAST_SILENCE, MOST_SILENCE = 0.05, 0.25
 LEVEL, GAIN_DECIBEL = 0.05, 6.0
-LARGEST_TILT = 0.6
+TILTS = (-0.9, 0.6)
 VOICES, NOISE_SECONDS = 6, 60
 _LAST_PAUSE = 480  # samples
 _PINK_FROM = 30.0  # hertz
@@ -49,6 +49,8 @@ class DigitString:
         samples: float32 [n], n a multiple of the frame.
         digits: what is said.
         speech: bool [n / FRAME]; a frame is speech where any of its samples is of a clip.
+        symbols: int64 [n / HOP]; the digit in the second half of its clip, else BLANK: a path of connectionist temporal
+            classification that says what is said.
         speaker: who says it.
         snr: signal-to-noise ratio in dB.
         noise: its kind.
@@ -57,6 +59,7 @@ class DigitString:
     samples: Samples
     digits: tuple[int, ...]
     speech: np.ndarray[Any, np.dtype[np.bool_]]
+    symbols: np.ndarray[Any, np.dtype[np.int64]]
     speaker: str
     snr: float
     noise: str
@@ -72,6 +75,7 @@ class Batch:
         digits: int64 [sum of lengths], one string after another.
         lengths: int64 [B], digits of each string.
         speech: bool [B, T], False behind a string's end.
+        symbols: int64 [B, 4 T], see `DigitString`; BLANK behind a string's end.
     """
 
     samples: Tensor
@@ -79,6 +83,7 @@ class Batch:
     digits: Tensor
     lengths: Tensor
     speech: Tensor
+    symbols: Tensor
 
     def padding(self) -> Tensor:
         """bool [B, T], True behind a string's end."""
@@ -90,11 +95,14 @@ def collate(strings: Sequence[DigitString]) -> Batch:
     frames = torch.tensor([len(string.speech) for string in strings])
     longest = int(frames.max())
     samples, speech = torch.zeros(len(strings), longest * FRAME), torch.zeros(len(strings), longest, dtype=torch.bool)
+    symbols = torch.full((len(strings), longest * STACK), BLANK)
     for row, string in enumerate(strings):
+        symbols[row, : len(string.symbols)] = torch.from_numpy(string.symbols)
         samples[row, : len(string.samples)] = torch.from_numpy(string.samples)
         speech[row, : len(string.speech)] = torch.from_numpy(string.speech)
     digits = torch.tensor([digit for string in strings for digit in string.digits])
-    return Batch(samples, frames, digits, torch.tensor([len(string.digits) for string in strings]), speech)
+    lengths = torch.tensor([len(string.digits) for string in strings])
+    return Batch(samples, frames, digits, lengths, speech, symbols)
 
 
 class StringMaker:
@@ -130,7 +138,7 @@ class StringMaker:
             places = rng.choice(places, rng.integers(lengths[0], lengths[1] + 1))
             copy = self.copies[rng.integers(len(self.copies))]
             noise = NOISES[rng.integers(len(NOISES))]
-            tilt = float(rng.uniform(-LARGEST_TILT, LARGEST_TILT))
+            tilt = float(rng.uniform(*TILTS))
             strings.append(self.string(rng, places, copy, float(rng.uniform(*snr)), noise, tilt))
         strings.sort(key=lambda string: len(string.samples))
         order = batch_size * rng.permutation(num_batches)
@@ -161,7 +169,7 @@ class StringMaker:
     ) -> DigitString:
         """The clips at `places` as one string."""
         pieces = [clips.audio[place] for place in places]
-        speech, marks = _with_pauses(rng, [_tilted(piece, tilt) for piece in pieces] if tilt else pieces)
+        speech, starts = _with_pauses(rng, [_tilted(piece, tilt) for piece in pieces] if tilt else pieces)
         speaker = str(clips.speakers[places[0]])
         whole = self._minute(noise, speaker)
         start = int(rng.integers(len(whole)))
@@ -169,8 +177,13 @@ class StringMaker:
         gain = LEVEL * 10 ** (rng.uniform(-GAIN_DECIBEL, GAIN_DECIBEL) / 20)
         level = 10 ** (-snr / 20) / max(float(np.sqrt(np.mean(cut**2))), 1e-9)
         digits = tuple(int(digit) for digit in clips.digits[places])
-        frames = marks.reshape(-1, FRAME).any(1)
-        return DigitString((gain * (speech + level * cut)).astype(np.float32), digits, frames, speaker, snr, noise)
+        spoken, symbols = np.zeros(len(speech), bool), np.full(len(speech), BLANK)
+        for start, piece, digit in zip(starts, pieces, digits, strict=True):
+            spoken[start : start + len(piece)] = True
+            symbols[start + len(piece) // 2 : start + len(piece)] = digit
+        frames = spoken.reshape(-1, FRAME).any(1)
+        heard = (gain * (speech + level * cut)).astype(np.float32)
+        return DigitString(heard, digits, frames, symbols[HOP - 1 :: HOP], speaker, snr, noise)
 
     def _minute(self, kind: str, speaker: str) -> Samples:
         """A minute of noise; of babble without `speaker`, unless there is no one else."""
@@ -196,21 +209,21 @@ def _tilted(piece: Samples, tilt: float) -> Samples:
     return np.asarray(level * tilted, np.float32)
 
 
-def _with_pauses(rng: np.random.Generator, pieces: list[Samples]) -> tuple[Samples, Any]:
-    """Clips and pauses, and where the clips are: [n] samples each, n a multiple of FRAME."""
+def _with_pauses(rng: np.random.Generator, pieces: list[Samples]) -> tuple[Samples, list[int]]:
+    """Clips and pauses, [n] samples, n a multiple of FRAME; and where the clips begin."""
     spoken = sum(map(len, pieces))
     least, most = -(-spoken // FRAME), int(spoken / (1 - MOST_SILENCE)) // FRAME
     share = rng.uniform(LEAST_SILENCE, MOST_SILENCE)
     total = max(min(round(spoken / (1 - share) / FRAME), most), least)
     silence = total * FRAME - spoken
     cuts = np.sort(rng.integers(0, silence - min(_LAST_PAUSE, silence) + 1, len(pieces)))
-    samples, marks = np.zeros(total * FRAME, np.float32), np.zeros(total * FRAME, bool)
-    at = 0
+    samples, starts, at = np.zeros(total * FRAME, np.float32), [], 0
     for pause, piece in zip(np.diff(cuts, prepend=0), pieces, strict=True):
         at += int(pause)
-        samples[at : at + len(piece)], marks[at : at + len(piece)] = piece, True
+        starts.append(at)
+        samples[at : at + len(piece)] = piece
         at += len(piece)
-    return samples, marks
+    return samples, starts
 
 
 def _hiss(rng: np.random.Generator, kind: str) -> Samples:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tercet.speech.decode import beam_search, greedy
+from tercet.speech.digits import BLANK
 from tercet.speech.features import FRAME
-from tercet.speech.model import BLANK, DigitRecognizer
+from tercet.speech.model import DigitRecognizer
 
 _SILENCE = 3  # frames heard behind the end, in which the last digit is named
 
