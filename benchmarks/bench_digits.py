@@ -49,11 +49,12 @@ from tercet.speech import (
 from tercet.speech.digits import BLANK
 from tercet.speech.features import BINS, STACK
 from tercet.speech.plotting import Point, plot_compute
+from tercet.speech.strings import TEST_SNRS
 
 TRAINING = TrainingSettings()
 SIZES = ModelSettings()
-SNRS = (30.0, 20.0, 10.0, 5.0)
-TARGET, RATIO = 0.38, 1.03
+SNRS = TEST_SNRS
+TARGET, RATIO = 0.39, 1.03
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 WINDOWS = (0, 1, 2, 4)
 RESAMPLES = 10_000

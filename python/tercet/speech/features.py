@@ -5,13 +5,14 @@ Log-mel frame t (one every 10 ms) is
     x[t, m] = log(1e-5 + sum_f mel[m, f] |sum_n hann[n] s[80 t - 120 + n] exp(-2 pi i f n / 256)|^2),  n = 0..199
 
 for samples s in -1..1, zero before the first: a periodic Hann window of 25 ms that ends where the frame ends, so that
-nothing waits for later samples; a transform of 256 points; 40 triangles of height 1 whose corners are equally far
-apart on the mel scale 2595 log10(1 + f / 700) from 60 to 3,800 Hz. It is normalised by what has been heard so far,
+nothing waits for later samples; a transform of 256 points; 24 triangles of height 1 whose corners are equally far
+apart on the mel scale 2595 log10(1 + f / 700) from 60 to 3,800 Hz: few enough that none tells one harmonic of a voice
+from the next, so that pitch hardly shows. It is normalised by what has been heard so far,
 
     z[t] = (x[t] - (P mean + sum_{u <= t} x[u]) / (P + t + 1)) / deviation,  P = 100 frames (1 s)
 
 with mean and deviation of the training data: a running mean takes away what a microphone and a level add. Four frames
-side by side are one frame of the encoder: 40 ms, 160 figures.
+side by side are one frame of the encoder: 40 ms, 96 figures.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def mel_filters() -> Tensor:
 
     Example:
         >>> mel_filters().shape, mel_filters().max() <= 1
-        (torch.Size([40, 129]), tensor(True))
+        (torch.Size([24, 129]), tensor(True))
     """
     low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (LOWEST, HIGHEST))
     corners = 700 * (10 ** (torch.linspace(low, high, BINS + 2, dtype=torch.float64) / 2595) - 1)
@@ -48,7 +49,7 @@ def mel_filters() -> Tensor:
 
 @dataclass
 class FeatureState:
-    """What a stream of features keeps: `tail` [B, 120] the last samples, `total` [B, 40] the sum of log-mel frames,
+    """What a stream of features keeps: `tail` [B, 120] the last samples, `total` [B, 24] the sum of log-mel frames,
     `count` [B] how many they were."""
 
     tail: Tensor
@@ -60,7 +61,7 @@ class LogMel(nn.Module):
     """Samples -> normalised log-mel frames, four to a row.
 
     Attributes:
-        mean, deviation: float32 [40], of log-mel frames of the training data (see `fit`).
+        mean, deviation: float32 [24], of log-mel frames of the training data (see `fit`).
     """
 
     window: Tensor

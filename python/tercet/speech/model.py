@@ -1,7 +1,7 @@
 """A streaming recogniser of spoken digits: log-mel frames, gated Transformer blocks, connectionist temporal
 classification (Graves et al., ICML 2006).
 
-    y = relu(W z)                                  z: four log-mel frames, 160 figures every 40 ms
+    y = relu(W z)                                  z: four log-mel frames, 96 figures every 40 ms
     x[t] = y[t] + sum_k c[k] * y[t - k]            a causal convolution of each channel: where in a digit a frame lies
     p = softmax(V norm(encoder(x)))                blank and ten digits
 
@@ -80,7 +80,7 @@ class DigitRecognizer(nn.Module):
         self.head = nn.Linear(dim, BLANK + 1)
 
     def front_end(self, rows: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Rows of four log-mel frames [B, T, 160] -> input of the encoder [B, T, dim], and what the next call needs
+        """Rows of four log-mel frames [B, T, 96] -> input of the encoder [B, T, dim], and what the next call needs
         before its rows: [B, context - 1, dim], zeros at first."""
         y = F.relu(self.projection(rows))
         if before is None:
@@ -95,7 +95,7 @@ class DigitRecognizer(nn.Module):
         return log_probs
 
     def forward(self, rows: Tensor, padding: Tensor, *, forced: bool | None = None) -> Recognition:
-        """What is said in `rows` [B, T, 160], the features of samples (`features`).
+        """What is said in `rows` [B, T, 96], the features of samples (`features`).
 
         Args:
             rows: as `features` gives them.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tercet.files import write_bytes
 from tercet.speech.digits import BLANK, WORDS
-from tercet.speech.features import FRAME, HOP, RATE, WINDOW
+from tercet.speech.features import BINS, FRAME, HOP, RATE, WINDOW
 from tercet.speech.model import DigitRecognizer
 from tercet.speech.transcribing import transcribe
 
@@ -115,7 +115,7 @@ def plot_blocks(
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     heard = model.features.log_mel(torch.nn.functional.pad(samples[None].float(), (WINDOW - HOP, 0)))[0]
     below.imshow(
-        heard.T.numpy(), aspect="auto", origin="lower", cmap="magma", extent=(0, len(heard) * HOP / RATE, 0, 40)
+        heard.T.numpy(), aspect="auto", origin="lower", cmap="magma", extent=(0, len(heard) * HOP / RATE, 0, BINS)
     )
     below.set_ylabel("mel bin")
     below.set_xlabel("seconds")
@@ -123,7 +123,9 @@ def plot_blocks(
     before = BLANK
     for frame, symbol in enumerate(found.path.tolist()):
         if symbol not in (BLANK, before):
-            below.text((frame + 1) * FRAME / RATE, 36, WORDS[symbol], color="white", fontsize=9, ha="center", va="top")
+            below.text(
+                (frame + 1) * FRAME / RATE, BINS - 2, WORDS[symbol], color="white", fontsize=9, ha="center", va="top"
+            )
         before = symbol
     if title:
         above.set_title(title, loc="left", fontsize="medium")

@@ -28,6 +28,7 @@ SHORTEST_HOP, LONGEST_HOP = 56, 112  # of log-mel frames in training: 1.43 times
 _FIT = 128  # strings that features are normalised by
 _LARGEST_GRADIENT = 1.0
 _RATE = 0.05  # of the controller
+_WIDEST_SHIFT, _HALVINGS = 4.0, 12  # of thresholds, in logits
 _RISE = 0.04  # share of the steps over which the learning rate rises
 _AFTER_WARM_UP = ("gates", "cost_weight", "target_compute", "ramp", "temperature", "last_temperature", "mode", "window")
 _SHORT = (1, 2)  # digits of a string in the first epochs
@@ -177,11 +178,14 @@ class Run:
             self.train_epoch()
             if folder is not None and len(self.history) % self.settings.checkpoint_every == 0:
                 save_checkpoint(folder, self.snapshot())
+        self.model.eval()
+        if self.settings.target_compute is not None:
+            self.meet_target(self.settings.target_compute)
         if folder is not None:
             state = self.snapshot().state
             storage.save_model(folder, self.model, {"training": asdict(self.settings), "hold_out": self.hold_out})
             finish_checkpoint(folder, state)
-        return self.result(self.model.eval(), folder)
+        return self.result(self.model, folder)
 
     def train_epoch(self) -> None:
         """Fresh strings, once each."""
@@ -240,6 +244,23 @@ class Run:
             )
         self.optimizer.step()
         return task, share
+
+    @torch.no_grad()
+    def meet_target(self, target: float) -> None:
+        """Shift the thresholds of all arbitrators alike so that fresh training strings take the target's share.
+
+        Drawn gates, which training steers, and decided ones differ a little in number. Where even the widest shift
+        takes less or more, it stays at that.
+        """
+        batch = self._batches(self.settings.epochs + 1, _FIT, 1)[0]
+        rows, padding = self.model.features(batch.samples), batch.padding()
+        low, high = -_WIDEST_SHIFT, _WIDEST_SHIFT
+        for _ in range(_HALVINGS):
+            shift = (low + high) / 2
+            for block in self.model.encoder.blocks:
+                block.attention_threshold.fill_(shift)
+                block.feed_forward_threshold.fill_(shift)
+            low, high = (shift, high) if self.model(rows, padding).total.share > target else (low, shift)
 
     def guidance(self, step: int) -> float:
         """Weight of the known path in the loss: falls from 1 to 0 over the first half of the steps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tercet.nn.block import MODES
+from tercet.speech.features import BINS
 
 GATES = ("on", "learnt")
 
@@ -52,7 +53,7 @@ class TrainingSettings:
     The blocks all run for the share `warm_up` of the steps. Then arbitrators decide, and what they leave on costs
     `cost_weight` times its share of the encoder's multiply-adds; the weight rises linearly over the share `ramp` of the
     steps. With `target_compute` a controller finds the weight instead (`tercet.nn.CostWeight`), and the target falls
-    from 1 over the share `ramp`.
+    from 1 over the share `ramp`; thresholds are then shifted so that it is met without noise in the gates.
 
     Attributes:
         cost_weight: of compute in the loss; 0: compute is free.
@@ -80,18 +81,18 @@ class TrainingSettings:
 
     cost_weight: float = 0.0
     target_compute: float | None = None
-    warm_up: float = 0.4
-    ramp: float = 0.25
+    warm_up: float = 0.5
+    ramp: float = 0.2
     temperature: float = 1.0
     last_temperature: float = 1.0
-    epochs: int = 50
+    epochs: int = 60
     batches: int = 16
     batch_size: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
-    lowest_snr: float = 0.0
-    highest_snr: float = 20.0
-    masked_bins: int = 6
+    lowest_snr: float = 3.0
+    highest_snr: float = 30.0
+    masked_bins: int = 4
     short: float = 0.2
     mode: str = "dense"
     seed: int = 0
@@ -116,8 +117,8 @@ class TrainingSettings:
         if not self.lowest_snr <= self.highest_snr:
             got = f"{self.lowest_snr} and {self.highest_snr}"
             raise ValueError(f"{_OP}: lowest_snr must be at most highest_snr, got {got}")
-        if isinstance(self.masked_bins, bool) or not 0 <= self.masked_bins <= 40:
-            raise ValueError(f"{_OP}: masked_bins must be in 0..40, got {self.masked_bins}")
+        if isinstance(self.masked_bins, bool) or not 0 <= self.masked_bins <= BINS:
+            raise ValueError(f"{_OP}: masked_bins must be in 0..{BINS}, got {self.masked_bins}")
         if self.mode not in MODES:
             raise ValueError(f"{_OP}: mode must be one of {', '.join(MODES)}, got {self.mode!r}")
 

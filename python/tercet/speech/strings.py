@@ -29,7 +29,7 @@ from torch import Tensor
 from tercet.speech.digits import BLANK, Clips, Samples
 from tercet.speech.features import FRAME, HOP, RATE, STACK
 
-TEST_SEED, TEST_SNRS = 0, (20.0, 15.0, 10.0, 5.0)
+TEST_SEED, TEST_SNRS = 0, (30.0, 20.0, 15.0, 10.0)
 NOISES = ("white", "pink", "babble")
 SHORTEST, LONGEST = 3, 7
 LEAST_SILENCE, MOST_SILENCE = 0.05, 0.25
@@ -181,7 +181,7 @@ class StringMaker:
         for start, piece, digit in zip(starts, pieces, digits, strict=True):
             spoken[start : start + len(piece)] = True
             symbols[start + len(piece) // 2 : start + len(piece)] = digit
-        frames = spoken.reshape(-1, FRAME).any(1)
+        frames = np.asarray(spoken.reshape(-1, FRAME).any(1))
         heard = (gain * (speech + level * cut)).astype(np.float32)
         return DigitString(heard, digits, frames, symbols[HOP - 1 :: HOP], speaker, snr, noise)
 
