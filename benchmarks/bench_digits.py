@@ -193,9 +193,11 @@ def results(bench: Bench, seeds: list[int], speakers: list[str]) -> dict[str, An
     for name, system in (("all_on", "all_on"), ("gated", "gated"), ("window", window), ("small", "small")):
         done = [seed for seed in seeds if system and bench.pooled(system, [seed], speakers) is not None]
         done = [seed for seed in done if bench.pooled("all_on", [seed], speakers) is not None]
-        found, dense = (bench.pooled(part, done, speakers) for part in (str(system), "all_on"))
-        if not done or found is None or dense is None:
+        if not done:
             continue
+        found, dense = (bench.pooled(part, done, speakers) for part in (str(system), "all_on"))
+        assert found is not None
+        assert dense is not None
         made[name] = {**figures(found, dense), "words": int(found["words"].sum()), "seeds": done, "system": system}
         if name != "all_on":
             made[name] |= ratio_interval(found, dense)

@@ -11,7 +11,7 @@ import torch
 
 from spoken import tones
 from tercet.checkpoints import Checkpoint
-from tercet.speech import ModelSettings, Reporter, TrainingResult, TrainingSettings, train, warm_up
+from tercet.speech import ModelSettings, Reporter, StringMaker, TrainingResult, TrainingSettings, train, warm_up
 from tercet.speech.storage import load_model
 
 SIZES = ModelSettings(dim=16, num_layers=2, num_heads=2, feed_forward_dim=32, window=8, context=3)
@@ -94,12 +94,17 @@ def test_cost_buys_compute_off_and_a_target_is_met() -> None:
         epochs=16, batches=8, batch_size=8, learning_rate=1e-2, warm_up=0.2, ramp=0.2, short=0.0
     )
     free, dear, target = (
-        train(tones(), replace(learning, **change), SIZES).epochs[-1]
+        train(tones(), replace(learning, **change), SIZES, hold_out="ann")
         for change in ({}, {"cost_weight": 20.0}, {"target_compute": 0.6})
     )
-    assert free.compute_share > 0.8
-    assert dear.compute_share < 0.5
-    assert target.compute_share == pytest.approx(0.6, abs=0.15)
+    assert free.epochs[-1].compute_share > 0.8
+    assert dear.epochs[-1].compute_share < 0.5
+    assert 0.5 < target.epochs[-1].compute_share < 0.85
+    # Thresholds are shifted until decided gates take the target's share of strings like those of training.
+    batch = StringMaker(tones().to_train("ann")).training_batches(7, 1, 64, 1, (3.0, 30.0))[0]
+    with torch.inference_mode():
+        share = target.model(target.model.features(batch.samples), batch.padding()).total.share
+    assert share == pytest.approx(0.6, abs=0.05)
 
 
 def test_the_loss_of_tones_falls() -> None:
