@@ -117,6 +117,7 @@ def plot_blocks(
     below.imshow(
         heard.T.numpy(), aspect="auto", origin="lower", cmap="magma", extent=(0, len(heard) * HOP / RATE, 0, BINS)
     )
+    below.set_facecolor("black")  # the silence that is heard behind the end
     below.set_ylabel("mel bin")
     below.set_xlabel("seconds")
     below.set_xlim(0, seconds)
