@@ -1,0 +1,153 @@
+"""Pictures: word errors against compute, and which blocks ran at which frame."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tercet.files import write_bytes
+from tercet.speech.digits import BLANK, WORDS
+from tercet.speech.features import BINS, FRAME, HOP, RATE, WINDOW
+from tercet.speech.model import DigitRecognizer
+from tercet.speech.transcribing import transcribe
+
+_ATTENTION, _FEED_FORWARD, _OFF = "#4c6a92", "#c05a2e", "#eeeeee"
+_COLORS = ("#222222", "#c05a2e", "#4c6a92", "#5a8f5a", "#8a6aa8", "#a89060")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A recogniser in the plot of word errors against compute.
+
+    Attributes:
+        label: beside the point; points of one `series` are joined.
+        compute_share, word_error_rate: in 0..1.
+    """
+
+    label: str
+    compute_share: float
+    word_error_rate: float
+    series: str = ""
+
+
+def check_plotting() -> None:
+    """Raises ImportError, naming the extra, where there is no matplotlib."""
+    _figure_class()
+
+
+def plot_compute(points: Sequence[Point], path: str | PathLike[str], *, title: str | None = None) -> None:
+    """Write word error rate over share of compute as a PNG (extra `plot`).
+
+    Args:
+        points: at least one.
+        path: the file to write.
+        title: above the picture.
+
+    Raises:
+        ImportError: matplotlib is missing. ValueError: there are no points.
+    """
+    if not points:
+        raise ValueError("tercet.plot_compute: points must be at least one, got none")
+    figure = _figure_class()(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for number, name in enumerate(dict.fromkeys(point.series or point.label for point in points)):
+        own = sorted((p.compute_share, p.word_error_rate, p.label) for p in points if (p.series or p.label) == name)
+        shares, errors = [100 * point[0] for point in own], [100 * point[1] for point in own]
+        color = _COLORS[number % len(_COLORS)]
+        axes.plot(shares, errors, color=color, marker="o", markersize=5, linewidth=1.2, label=name)
+        if len(own) > 1:
+            for share, error, point in zip(shares, errors, own, strict=True):
+                axes.annotate(point[2], (share, error), (4, 5), textcoords="offset points", fontsize=7, color=color)
+    axes.set_xlabel("multiply-adds, % of those with every block on")
+    axes.set_ylabel("word error rate, %")
+    axes.set_xlim(0, max(105.0, *(105 * point.compute_share for point in points)))
+    axes.set_ylim(0, 120 * max(point.word_error_rate for point in points) or 1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color=_OFF)
+    axes.legend(frameon=False, fontsize="small")
+    if title:
+        axes.set_title(title, loc="left", fontsize="medium")
+    _write(figure, path)
+
+
+def plot_blocks(
+    model: DigitRecognizer, samples: Tensor, path: str | PathLike[str], *, title: str | None = None
+) -> None:
+    """Write which blocks ran at which frame, above the spectrogram that they heard, as a PNG (extra `plot`).
+
+    Args:
+        model: in evaluation mode.
+        samples: float [n] at 8 kHz.
+        path: the file to write.
+        title: above the picture.
+
+    Raises:
+        ImportError: matplotlib is missing. ValueError: samples have another shape.
+    """
+    figure = _figure_class()(figsize=(9, 5), layout="constrained")
+    found = transcribe(model, samples)
+    num_layers, _, num_frames = found.gates.shape
+    seconds = num_frames * FRAME / RATE
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(0.28 * num_layers, 1.4))
+    picture = torch.zeros(2 * num_layers, num_frames)
+    for layer in range(num_layers):
+        picture[2 * layer], picture[2 * layer + 1] = found.gates[layer, 0] * 1, found.gates[layer, 1] * 2
+    from matplotlib.colors import ListedColormap
+
+    colors = ListedColormap([_OFF, _ATTENTION, _FEED_FORWARD])
+    extent = (0, seconds, -0.5, 2 * num_layers - 0.5)
+    above.imshow(picture.numpy(), cmap=colors, vmin=0, vmax=2, aspect="auto", interpolation="nearest", origin="lower",
+                 extent=extent)  # fmt: skip
+    above.set_yticks([2 * layer + 0.5 for layer in range(num_layers)])
+    above.set_yticklabels([str(layer + 1) for layer in range(num_layers)])
+    above.hlines([2 * layer - 0.5 for layer in range(1, num_layers)], 0, seconds, color="white", linewidth=2)
+    above.set_ylabel("block")
+    note = f"{100 * found.compute_share:.0f} % of the multiply-adds of all blocks on"
+    above.set_title(note, loc="right", fontsize="medium")
+    handles = [_patch(_ATTENTION, "attention"), _patch(_FEED_FORWARD, "feed-forward"), _patch(_OFF, "off")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    heard = model.features.log_mel(torch.nn.functional.pad(samples[None].float(), (WINDOW - HOP, 0)))[0]
+    below.imshow(
+        heard.T.numpy(), aspect="auto", origin="lower", cmap="magma", extent=(0, len(heard) * HOP / RATE, 0, BINS)
+    )
+    below.set_facecolor("black")  # the silence that is heard behind the end
+    below.set_ylabel("mel bin")
+    below.set_xlabel("seconds")
+    below.set_xlim(0, seconds)
+    before = BLANK
+    for frame, symbol in enumerate(found.path.tolist()):
+        if symbol not in (BLANK, before):
+            below.text(
+                (frame + 1) * FRAME / RATE, BINS - 2, WORDS[symbol], color="white", fontsize=9, ha="center", va="top"
+            )
+        before = symbol
+    if title:
+        above.set_title(title, loc="left", fontsize="medium")
+    _write(figure, path)
+
+
+def _patch(color: str, label: str) -> Any:
+    from matplotlib.patches import Patch
+
+    return Patch(color=color, label=label)
+
+
+def _write(figure: Any, path: str | PathLike[str]) -> None:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    write_bytes(Path(path), picture.getvalue())
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("drawing needs matplotlib: pip install 'tercet[plot]'") from error
+    return Figure

@@ -1,0 +1,319 @@
+"""A run of training: epochs of fresh strings, the course of gates and their cost, the state that checkpoints keep."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tercet.checkpoints import Checkpoint, check_same, finish_checkpoint, save_checkpoint
+from tercet.graph.storage import digest
+from tercet.nn import CostWeight
+from tercet.speech import storage
+from tercet.speech.digits import BLANK, Clips
+from tercet.speech.features import BINS, FRAME, HOP, STACK
+from tercet.speech.model import DigitRecognizer
+from tercet.speech.settings import ModelSettings, TrainingSettings
+from tercet.speech.strings import LONGEST, SHORTEST, Batch, StringMaker
+
+SPEEDS = (0.8, 0.87, 0.93, 1.0, 1.07, 1.15, 1.25)  # of the copies that training strings are made from
+SHORTEST_HOP, LONGEST_HOP = 56, 112  # of log-mel frames in training: 1.43 times as slow to 1.4 times as fast
+_FIT = 128  # strings that features are normalised by
+_LARGEST_GRADIENT = 1.0
+_RATE = 0.05  # of the controller
+_WIDEST_SHIFT, _HALVINGS = 4.0, 12  # of thresholds, in logits
+_RISE = 0.04  # share of the steps over which the learning rate rises
+_AFTER_WARM_UP = ("gates", "cost_weight", "target_compute", "ramp", "temperature", "last_temperature", "mode", "window")
+_SHORT = (1, 2)  # digits of a string in the first epochs
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch as it was measured.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: of recognition, the mean over steps.
+        compute_share: of the whole model's all-on multiply-adds, the mean over steps, with drawn gates.
+        cost_weight: of the last step.
+        seconds: it took.
+    """
+
+    epoch: int
+    loss: float
+    compute_share: float
+    cost_weight: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training came to.
+
+    Attributes:
+        model: after the last step, in evaluation mode.
+        path: its directory, if it was given one.
+        epochs: every epoch.
+        clips: how many it learnt from.
+        seconds: of training.
+    """
+
+    model: DigitRecognizer
+    path: Path | None
+    epochs: list[Epoch]
+    clips: int
+    seconds: float
+
+
+class Reporter:
+    """Hears how training goes; does nothing. Subclasses draw progress bars."""
+
+    def on_start(self, clips: Clips, first_epoch: int) -> None:
+        """Before the first epoch of this process; `first_epoch` is above 1 where a run is resumed."""
+
+    def on_step(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
+        """After every step of an epoch; `loss` is its own."""
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """After every epoch."""
+
+
+class Run:
+    """A run of training between its epochs; `snapshot` and `restore` are all that checkpoints need."""
+
+    def __init__(
+        self, clips: Clips, settings: TrainingSettings, sizes: ModelSettings, hold_out: str | None, reporter: Reporter
+    ) -> None:
+        self.settings, self.sizes, self.hold_out, self.reporter = settings, sizes, hold_out, reporter
+        self.clips = clips.to_train(hold_out)
+        self.maker = StringMaker(self.clips, speeds=SPEEDS)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_key(settings.seed, 0))
+            self.model = DigitRecognizer(sizes)
+        for block in self.model.encoder.blocks:
+            block.mode = settings.mode
+        strings = self._batches(0, _FIT, 1)[0]
+        heard = zip(strings.samples, strings.frames, strict=True)
+        self.model.features.fit([samples[: int(frames) * FRAME] for samples, frames in heard])
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+        )
+        self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)  # infinite where a string is too short for its digits
+        self.steer = CostWeight(rate=_RATE)
+        self.history: list[Epoch] = []
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that resumes it."""
+        clips = self.clips
+        parts = {"audio": torch.from_numpy(np.concatenate(clips.audio)), "digits": torch.from_numpy(clips.digits)}
+        data = digest(parts, [len(clip) for clip in clips.audio], clips.speakers.tolist())
+        return {**asdict(self.settings), **asdict(self.sizes), "hold_out": self.hold_out, "data": data}
+
+    def snapshot(self) -> Checkpoint:
+        """All that the next epoch depends on."""
+        state = {
+            "epoch": len(self.history),
+            "run": self.identity,
+            "steer": self.steer.state(),
+            "history": [asdict(epoch) for epoch in self.history],
+        }
+        return Checkpoint(state, self._tensors())
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Every tensor that changes from epoch to epoch, by name; not copied."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+        return tensors
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Be as at `snapshot`."""
+        self.history = [Epoch(**row) for row in checkpoint.state["history"]]
+        self.steer.restore(checkpoint.state["steer"])
+        state: dict[int, dict[str, Tensor]] = {}
+        model = {}
+        for name, value in checkpoint.tensors.items():
+            kind, rest = name.split(".", 1)
+            if kind == "model":
+                model[rest] = value
+            else:
+                number, key = rest.split(".")
+                state.setdefault(int(number), {})[key] = value.clone()  # the optimizer changes it in place
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+    def start_from(self, warm: Checkpoint) -> None:
+        """Be as after the epochs of another run that lie within the warm-up of both.
+
+        Raises:
+            ValueError: that run has other data or settings beside those of gates, their cost and the window, or has
+                come further.
+        """
+        theirs, name = warm.state["run"], "tercet.speech.train"
+        for key, value in self.identity.items():
+            if key not in _AFTER_WARM_UP and theirs.get(key) != value:
+                raise ValueError(f"{name}: the run to start from has {key} = {theirs.get(key)!r}, this one {value!r}")
+        if warm.state["epoch"] > self.settings.warm_up_epochs:
+            most = self.settings.warm_up_epochs
+            raise ValueError(f"{name}: the run to start from must have come to epoch {most}, got {warm.state['epoch']}")
+        thresholds = {key: value for key, value in self.model.state_dict().items() if key.endswith("_threshold")}
+        own = {f"model.{key}": value.clone() for key, value in thresholds.items()}
+        self.restore(Checkpoint(warm.state, {**warm.tensors, **own}))
+
+    def check_same(self, folder: Path, state: dict[str, Any]) -> None:
+        """Raises ValueError where the checkpoint is of other settings or data."""
+        check_same(folder, state.get("run", {}), self.identity)
+
+    def finish(self, folder: Path | None) -> TrainingResult:
+        """Train to the end, with checkpoints; save the model."""
+        while len(self.history) < self.settings.epochs:
+            self.train_epoch()
+            if folder is not None and len(self.history) % self.settings.checkpoint_every == 0:
+                save_checkpoint(folder, self.snapshot())
+        self.model.eval()
+        if self.settings.target_compute is not None:
+            self.meet_target(self.settings.target_compute)
+        if folder is not None:
+            state = self.snapshot().state
+            storage.save_model(folder, self.model, {"training": asdict(self.settings), "hold_out": self.hold_out})
+            finish_checkpoint(folder, state)
+        return self.result(self.model, folder)
+
+    def train_epoch(self) -> None:
+        """Fresh strings, once each."""
+        started = time.perf_counter()
+        self.model.train()
+        epoch = len(self.history) + 1
+        batches = self._batches(epoch, self.settings.batch_size, self.settings.batches)
+        losses, shares = [], []
+        with torch.random.fork_rng(devices=[]):  # gates and masks are drawn from torch's own generator
+            torch.manual_seed(_key(self.settings.seed, epoch))
+            for number, batch in enumerate(batches):
+                loss, share = self.train_step(batch, (epoch - 1) * self.settings.batches + number)
+                losses.append(loss)
+                shares.append(share)
+                self.reporter.on_step(epoch, number + 1, len(batches), loss)
+        seconds = time.perf_counter() - started
+        means = float(np.mean(losses)), float(np.mean(shares))
+        self.history.append(Epoch(epoch, *means, self.cost_weight(epoch * self.settings.batches - 1), seconds))
+        self.reporter.on_epoch(self.history[-1])
+
+    def _batches(self, epoch: int, size: int, count: int) -> list[Batch]:
+        snr = self.settings.lowest_snr, self.settings.highest_snr
+        short = 0 < epoch <= self.settings.short * self.settings.epochs
+        lengths = _SHORT if short else (SHORTEST, LONGEST)
+        return self.maker.training_batches(self.settings.seed, epoch, size, count, snr, lengths)
+
+    def train_step(self, batch: Batch, step: int) -> tuple[float, float]:
+        """One step of the optimizer: its loss and share of compute."""
+        settings, progress = self.settings, step / self.settings.steps
+        hop = int(torch.randint(SHORTEST_HOP, LONGEST_HOP + 1, ()))
+        with torch.no_grad():
+            rows, frames = self.model.features.stretched(batch.samples, batch.frames, hop)
+            rows = mask_bins(rows, settings.masked_bins)
+        padding = torch.arange(rows.shape[1]) >= frames[:, None]
+        self.model.encoder.temperature = (
+            settings.temperature * (settings.last_temperature / settings.temperature) ** progress
+        )
+        gated = self.sizes.gates == "learnt" and progress >= settings.warm_up
+        log_probs, cost, total = self.model(rows, padding, forced=not gated)
+        loss = self.loss(log_probs.transpose(0, 1), batch.digits, frames, batch.lengths)
+        share, whole = total.share, loss + self.guidance(step) * along_path(log_probs, batch, frames, hop)
+        if gated:
+            if settings.target_compute is not None:
+                self.steer.update(share, 1 - (1 - settings.target_compute) * self.ramp(step))
+            whole = whole + self.cost_weight(step) * cost.penalty
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self.optimizer.zero_grad()
+        whole.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
+        task = loss.item()
+        if not (math.isfinite(task) and math.isfinite(norm.item())):
+            raise ValueError(
+                f"tercet.speech.train: training diverged in step {step + 1} (loss {task}): lower learning_rate,"
+                f" it is {settings.learning_rate}"
+            )
+        self.optimizer.step()
+        return task, share
+
+    @torch.no_grad()
+    def meet_target(self, target: float) -> None:
+        """Shift the thresholds of all arbitrators alike so that fresh training strings take the target's share.
+
+        Drawn gates, which training steers, and decided ones differ a little in number. Where even the widest shift
+        takes less or more, it stays at that.
+        """
+        batch = self._batches(self.settings.epochs + 1, _FIT, 1)[0]
+        rows, padding = self.model.features(batch.samples), batch.padding()
+        low, high = -_WIDEST_SHIFT, _WIDEST_SHIFT
+        for _ in range(_HALVINGS):
+            shift = (low + high) / 2
+            for block in self.model.encoder.blocks:
+                block.attention_threshold.fill_(shift)
+                block.feed_forward_threshold.fill_(shift)
+            low, high = (shift, high) if self.model(rows, padding).total.share > target else (low, shift)
+
+    def guidance(self, step: int) -> float:
+        """Weight of the known path in the loss: falls from 1 to 0 over the first half of the steps."""
+        return max(0.0, 1 - 2 * step / self.settings.steps)
+
+    def ramp(self, step: int) -> float:
+        """How far the cost has come to its full size: 0..1."""
+        past = step / self.settings.steps - self.settings.warm_up
+        return min(max(past / self.settings.ramp, 0.0), 1.0) if self.settings.ramp else float(past >= 0)
+
+    def cost_weight(self, step: int) -> float:
+        """Of the step."""
+        if self.settings.target_compute is not None:
+            return self.steer.weight
+        return self.settings.cost_weight * self.ramp(step)
+
+    def learning_rate(self, step: int) -> float:
+        """Of the step."""
+        settings, progress = self.settings, (step + 1) / self.settings.steps
+        falling = 1 - max(0.0, progress - settings.warm_up) / (1 - settings.warm_up) if settings.warm_up < 1 else 1.0
+        return settings.learning_rate * min(1.0, progress / _RISE) * falling
+
+    def result(self, model: DigitRecognizer, folder: Path | None) -> TrainingResult:
+        """The result, once the run has finished."""
+        seconds = sum(epoch.seconds for epoch in self.history)
+        return TrainingResult(model, folder, self.history, len(self.clips), seconds)
+
+    def finished(self, state: dict[str, Any], folder: Path) -> TrainingResult:
+        """The result of a run that had finished before."""
+        self.history = [Epoch(**row) for row in state["history"]]
+        return self.result(storage.load_model(folder), folder)
+
+
+def along_path(log_probs: Tensor, batch: Batch, frames: Tensor, hop: int) -> Tensor:
+    """Cross-entropy of `log_probs` [B, T, 11], heard every `hop` samples, along the path that the strings' makers know
+    (`Batch.symbols`), the mean over frames: it teaches in few steps what the sum over all paths takes long to find."""
+    ends = ((torch.arange(log_probs.shape[1]) * STACK + STACK - 1) * hop) // HOP
+    symbols = batch.symbols[:, ends.clamp(max=batch.symbols.shape[1] - 1)]
+    symbols = symbols.masked_fill(torch.arange(log_probs.shape[1]) >= frames[:, None], -100)
+    return nn.functional.nll_loss(log_probs.transpose(1, 2), symbols, ignore_index=-100)
+
+
+def mask_bins(rows: Tensor, most: int) -> Tensor:
+    """Rows [B, T, STACK * BINS] with two bands of 0..most bins at their mean, in each string other ones."""
+    bins = torch.arange(BINS)
+    masked = torch.zeros(len(rows), BINS, dtype=torch.bool)
+    for _ in range(2):
+        width = torch.randint(0, most + 1, (len(rows), 1))
+        first = (torch.rand(len(rows), 1) * (BINS - width + 1)).long()
+        masked |= (bins >= first) & (bins < first + width)
+    return rows.masked_fill(masked.repeat(1, STACK)[:, None], 0)
+
+
+def _key(seed: int, epoch: int) -> int:
+    """A seed of torch's generator."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)

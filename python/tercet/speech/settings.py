@@ -1,0 +1,143 @@
+"""What decides a recogniser and a run of its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tercet.nn.block import MODES
+from tercet.speech.features import BINS
+
+GATES = ("on", "learnt")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Sizes of a recogniser.
+
+    Attributes:
+        dim: of the blocks.
+        num_layers: how many blocks.
+        num_heads: of attention.
+        feed_forward_dim: hidden units of the feed-forward maps.
+        window: frames to the left that attention sees, beside the frame itself; 40 ms each.
+        context: frames that the front end's convolution sees, the frame itself included.
+        gates: "learnt", or "on": every block runs at every frame, and arbitrators are not asked.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    dim: int = 64
+    num_layers: int = 4
+    num_heads: int = 4
+    feed_forward_dim: int = 256
+    window: int = 24
+    context: int = 5
+    gates: str = "learnt"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a setting is out of range."""
+        _check_counts(self, ("dim", "num_layers", "num_heads", "feed_forward_dim", "context"))
+        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 0:
+            raise ValueError(f"{_OP}: window must be an integer of at least 0, got {self.window!r}")
+        if self.dim % self.num_heads:
+            raise ValueError(f"{_OP}: dim must be a multiple of num_heads = {self.num_heads}, got {self.dim}")
+        if self.gates not in GATES:
+            raise ValueError(f"{_OP}: gates must be one of {', '.join(GATES)}, got {self.gates!r}")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What decides a run of training, beside data and model.
+
+    The blocks all run for the share `warm_up` of the steps. Then arbitrators decide, and what they leave on costs
+    `cost_weight` times its share of the encoder's multiply-adds; the weight rises linearly over the share `ramp` of the
+    steps. With `target_compute` a controller finds the weight instead (`tercet.nn.CostWeight`), and the target falls
+    from 1 over the share `ramp`; thresholds are then shifted so that it is met without noise in the gates.
+
+    Attributes:
+        cost_weight: of compute in the loss; 0: compute is free.
+        target_compute: None, or the share of the whole model's all-on multiply-adds to steer to, in 0..1.
+        warm_up, ramp: shares of all steps.
+        temperature, last_temperature: of relaxed gates; it moves geometrically from one to the other.
+        epochs: each makes fresh strings.
+        batches: of an epoch.
+        batch_size: strings of a batch.
+        short: share of the epochs, the first, whose strings have one or two digits: alignments are learnt from these in
+            a fraction of the time.
+        learning_rate: of AdamW, the highest; reached linearly over the first 4 % of the steps, kept until the end of
+            `warm_up`, then linear down to 0.
+        weight_decay: of AdamW.
+        lowest_snr, highest_snr: signal-to-noise ratios of training strings, in dB.
+        masked_bins: at most so many log-mel bins are masked, in each of two places (Park et al.: SpecAugment,
+            Interspeech 2019).
+        mode: of training with gates: "dense" or "compact"; see `tercet.nn.ArbitratedEncoderLayer`.
+        seed: of everything that is drawn.
+        checkpoint_every: epochs.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    cost_weight: float = 0.0
+    target_compute: float | None = None
+    warm_up: float = 0.5
+    ramp: float = 0.2
+    temperature: float = 1.0
+    last_temperature: float = 1.0
+    epochs: int = 60
+    batches: int = 16
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    lowest_snr: float = 3.0
+    highest_snr: float = 30.0
+    masked_bins: int = 4
+    short: float = 0.2
+    mode: str = "dense"
+    seed: int = 0
+    checkpoint_every: int = 10
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where a setting is out of range."""
+        _check_counts(self, ("epochs", "batches", "batch_size", "checkpoint_every"))
+        for name in ("learning_rate", "temperature", "last_temperature"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
+        for name in ("cost_weight", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{_OP}: {name} must be at least 0, got {getattr(self, name)}")
+        for name in ("warm_up", "ramp", "short"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{_OP}: {name} must be in 0..1, got {getattr(self, name)}")
+        if self.target_compute is not None and not 0 < self.target_compute <= 1:
+            raise ValueError(f"{_OP}: target_compute must be above 0 and at most 1, got {self.target_compute}")
+        if self.target_compute is not None and self.cost_weight:
+            raise ValueError(f"{_OP}: give cost_weight or target_compute, not both: a target finds its own weight")
+        if not self.lowest_snr <= self.highest_snr:
+            got = f"{self.lowest_snr} and {self.highest_snr}"
+            raise ValueError(f"{_OP}: lowest_snr must be at most highest_snr, got {got}")
+        if isinstance(self.masked_bins, bool) or not 0 <= self.masked_bins <= BINS:
+            raise ValueError(f"{_OP}: masked_bins must be in 0..{BINS}, got {self.masked_bins}")
+        if self.mode not in MODES:
+            raise ValueError(f"{_OP}: mode must be one of {', '.join(MODES)}, got {self.mode!r}")
+
+    @property
+    def warm_up_epochs(self) -> int:
+        """Whole epochs before arbitrators decide."""
+        return int(self.warm_up * self.epochs)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.epochs * self.batches
+
+
+def _check_counts(settings: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{_OP}: {name} must be a positive integer, got {value!r}")
+
+
+_OP = "tercet.speech.train"

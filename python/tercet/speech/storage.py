@@ -1,0 +1,60 @@
+"""Model directories of recognisers: config.json and model.safetensors; never pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from tercet.checkpoints import CHECKPOINT
+from tercet.files import read_json, read_tensors, write_json, write_tensors
+from tercet.speech.model import DigitRecognizer
+from tercet.speech.settings import ModelSettings
+
+FORMAT, VERSION = "tercet.speech.DigitRecognizer", 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_model(folder: str | PathLike[str], model: DigitRecognizer, facts: Mapping[str, Any]) -> None:
+    """Write a model directory; config.json comes last."""
+    folder = Path(folder)
+    write_tensors(folder / WEIGHTS, model.state_dict())
+    config = {"format": FORMAT, "version": VERSION, "model": asdict(model.settings)}
+    write_json(folder / CONFIG, {**config, **facts})
+
+
+def load_config(folder: str | PathLike[str]) -> dict[str, Any]:
+    """A model directory's configuration.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is not of this kind, or of a version this tercet does not know.
+    """
+    path = Path(folder) / CONFIG
+    if not path.exists():
+        hint = "its training has not finished; go on with --resume" if (path.parent / CHECKPOINT).exists() else ""
+        raise FileNotFoundError(f"{folder}: no model here ({hint or f'there is no {CONFIG}'})")
+    config = read_json(path)
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected a {FORMAT} model, got format {config.get('format')!r}")
+    if config.get("version") != VERSION:
+        raise ValueError(f"{path}: expected version {VERSION}, got {config.get('version')!r}; update tercet")
+    return config
+
+
+def load_model(folder: str | PathLike[str]) -> DigitRecognizer:
+    """The recogniser of a model directory, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: its files are broken or do not belong together.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    tensors = read_tensors(folder / WEIGHTS)
+    try:
+        model = DigitRecognizer(ModelSettings(**config["model"]))
+        model.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder}: its files do not belong together: {error}") from error
+    return model.eval()

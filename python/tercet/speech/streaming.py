@@ -1,0 +1,59 @@
+"""A recogniser that hears a stream: digits as they are said, 40 ms at a time."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tercet.speech.decode import collapse
+from tercet.speech.digits import BLANK
+from tercet.speech.features import FRAME
+from tercet.speech.model import DigitRecognizer
+
+
+class Stream:
+    """One stream of samples through a recogniser; greedy decoding.
+
+    Args:
+        model: in evaluation mode.
+
+    Attributes:
+        digits: all that was said so far.
+        gates: bool [num_layers, 2, frames] of the last call: which blocks ran.
+    """
+
+    def __init__(self, model: DigitRecognizer) -> None:
+        self.model = model
+        self.features = model.features.initial_state(1)
+        self.encoder = model.encoder.initial_state(1)
+        self.before: Tensor | None = None
+        self.waiting = torch.zeros(0)
+        self.last: int | None = None
+        self.digits: tuple[int, ...] = ()
+        self.gates = torch.zeros(model.settings.num_layers, 2, 0, dtype=torch.bool)
+
+    @torch.inference_mode()
+    def hear(self, samples: Tensor) -> tuple[int, ...]:
+        """The digits that `samples`, float [n] in -1..1, add; what is over after whole frames of 40 ms waits.
+
+        Raises:
+            ValueError: samples have more than one dimension.
+        """
+        if samples.dim() != 1:
+            raise ValueError(f"tercet.speech.Stream: samples must be [n], got {list(samples.shape)}")
+        samples = torch.cat([self.waiting, samples]) if len(self.waiting) else samples
+        whole = len(samples) // FRAME * FRAME
+        self.waiting = samples[whole:]
+        path = self.log_probs(samples[:whole]).argmax(-1).tolist()
+        said = collapse(path, BLANK, self.last)
+        self.last = path[-1] if path else self.last
+        self.digits += said
+        return said
+
+    def log_probs(self, samples: Tensor) -> Tensor:
+        """Of whole frames: [k FRAME] samples -> [k, 11]."""
+        rows, self.features = self.model.features.step(samples[None], self.features)
+        frames, self.before = self.model.front_end(rows, self.before)
+        encoded, self.encoder = self.model.encoder.step(frames, self.encoder)
+        self.gates = self.encoder.gates[:, :, 0]
+        return self.model.classify(encoded)[0]

@@ -1,0 +1,83 @@
+"""Training a recogniser of spoken digits."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+
+from tercet.checkpoints import Checkpoint, open_run
+from tercet.speech.digits import Clips
+from tercet.speech.run import Reporter, Run, TrainingResult
+from tercet.speech.settings import ModelSettings, TrainingSettings
+
+
+def train(
+    clips: Clips,
+    settings: TrainingSettings | None = None,
+    sizes: ModelSettings | None = None,
+    *,
+    hold_out: str | None = None,
+    out: str | PathLike[str] | None = None,
+    resume: bool = False,
+    start: Checkpoint | None = None,
+    reporter: Reporter | None = None,
+) -> TrainingResult:
+    """Train a recogniser of strings of digits in noise, on the CPU, and save it where `out` says.
+
+    The same arguments give the same model bit for bit on one machine and number of threads, also when the run was
+    broken and resumed. Global random state is left as it was.
+
+    Args:
+        clips: of all speakers.
+        settings: how to train; None: the defaults.
+        sizes: of the model; None: the defaults.
+        hold_out: a speaker none of whose clips is learnt from. None: the clips of the test split are left out instead.
+        out: the model directory to make; must be empty or absent unless `resume`. None: nothing is written.
+        resume: go on from the checkpoint in `out`, if there is one.
+        start: from `warm_up`, of a run that differs in gates, their cost or the window alone: its epochs count as this
+            run's. What begins with gates on gives the same model from a start as without.
+        reporter: hears of steps and epochs.
+
+    Raises:
+        ValueError: there is no such speaker, no clip is left, `out` is not empty, the checkpoint is of another run, or
+            training diverges. OSError: a file cannot be written; the checkpoint before stays.
+
+    Source:
+        Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022, for the gates and their cost
+        in the loss; the schedules are ours.
+    """
+    settings = TrainingSettings() if settings is None else settings
+    sizes = ModelSettings() if sizes is None else sizes
+    if sizes.gates == "on" and (settings.cost_weight or settings.target_compute is not None):
+        raise ValueError("tercet.speech.train: with gates on there is no cost to weigh and no target to steer to")
+    if resume and out is None:
+        raise ValueError("tercet.speech.train: resume needs out, the directory of the run to go on with")
+    folder = None if out is None else Path(out)
+    checkpoint = None if folder is None else open_run(folder, resume=resume)
+    run = Run(clips, settings, sizes, hold_out, reporter or Reporter())
+    if folder is not None and checkpoint is not None:
+        run.check_same(folder, checkpoint.state)
+        if checkpoint.state.get("finished"):
+            return run.finished(checkpoint.state, folder)
+        run.restore(checkpoint)
+    elif start is not None:
+        run.start_from(start)
+    run.reporter.on_start(run.clips, len(run.history) + 1)
+    return run.finish(folder)
+
+
+def warm_up(
+    clips: Clips,
+    settings: TrainingSettings | None = None,
+    sizes: ModelSettings | None = None,
+    *,
+    hold_out: str | None = None,
+    reporter: Reporter | None = None,
+) -> Checkpoint:
+    """The part of `train` before arbitrators decide, in which all blocks run: a start that runs with other costs, with
+    gates on, or with another window after it can share."""
+    settings = TrainingSettings() if settings is None else settings
+    run = Run(clips, settings, ModelSettings() if sizes is None else sizes, hold_out, reporter or Reporter())
+    while len(run.history) < settings.warm_up_epochs:
+        run.train_epoch()
+    return run.snapshot()

@@ -1,0 +1,204 @@
+"""`tercet speech` from a file of clips to transcripts and pictures; on tones (not speech)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from spoken import write_tones
+from tercet.cli import app, main
+from tercet.speech import ModelSettings, TrainingSettings, evaluate, read_clips, strings_to_test
+from tercet.speech.storage import load_model
+
+pytest.importorskip("jiwer", reason="jiwer is not installed (extra `speech`)")
+soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed (extra `speech`)")
+
+SIZES = ["--dim", 16, "--num-layers", 2, "--num-heads", 2, "--feed-forward-dim", 32, "--window", 8]
+SHORT = ["--epochs", 4, "--batches", 3, "--batch-size", 4, "--threads", 1]
+FIGURES = ["word_error_rate", "compute_share", "compute_share_speech"]
+
+
+@pytest.fixture(autouse=True)
+def _threads_are_put_back() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def run(*args: object) -> str:
+    result = CliRunner().invoke(app, ["speech", *map(str, args)])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output if "--json" not in args else result.stdout
+
+
+def training(folder: Path, out: str, *more: object) -> list[object]:
+    return ["train", "--data", folder / "tones.npz", "--out", folder / out, *SIZES, *SHORT, *more]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips, two trained models and a sound."""
+    folder = tmp_path_factory.mktemp("speech")
+    write_tones(folder / "tones.npz")
+    threads = torch.get_num_threads()
+    (folder / "train.json").write_text(
+        run(*training(folder, "gated", "--hold-out", "ann", "--cost-weight", 1, "--json"))
+    )
+    run(*training(folder, "on", "--gates", "on"))
+    torch.set_num_threads(threads)
+    strings = strings_to_test(read_clips(folder / "tones.npz"), "ann", (30.0,))
+    soundfile.write(folder / "sound.wav", strings[0].samples, 8000)
+    return folder
+
+
+def test_train_prints_one_json_object(folder: Path) -> None:
+    result = json.loads((folder / "train.json").read_text())
+    assert result["path"] == str(folder / "gated")
+    assert result["clips"] == 40
+    assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2, 3, 4]
+    assert sorted(path.name for path in (folder / "gated").iterdir()) == [
+        "checkpoint.json",
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+def test_train_shows_progress_to_people(folder: Path) -> None:
+    shown = run(*training(folder, "shown", "--checkpoint-every", 2, "--target-compute", 0.5))
+    assert "30 clips of 3 speakers to learn from: ann, bob, cy" in shown
+    assert "epoch    2  loss" in shown
+    assert f"Model: {folder / 'shown'}" in shown
+
+
+def test_every_setting_reaches_the_run(folder: Path) -> None:
+    sizes = {
+        "dim": 8,
+        "num_layers": 1,
+        "num_heads": 4,
+        "feed_forward_dim": 12,
+        "window": 3,
+        "context": 2,
+        "gates": "learnt",
+    }
+    settings = {
+        "cost_weight": 0.5, "target_compute": None, "warm_up": 0.5, "ramp": 0.1, "temperature": 2.0,
+        "last_temperature": 0.5, "epochs": 2, "batches": 1, "batch_size": 3, "short": 0.5, "learning_rate": 0.01,
+        "weight_decay": 0.02, "lowest_snr": 1.0, "highest_snr": 9.0, "masked_bins": 2, "mode": "compact", "seed": 3,
+        "checkpoint_every": 1,
+    }  # fmt: skip
+    assert set(settings) == set(vars(TrainingSettings()))
+    assert set(sizes) == set(vars(ModelSettings()))
+    options: list[object] = []
+    for name, value in {**sizes, **settings}.items():
+        options += [] if value is None else ["--" + name.replace("_", "-"), value]
+    run("train", "--data", folder / "tones.npz", "--out", folder / "all", *options)
+    config = json.loads((folder / "all" / "config.json").read_text())
+    assert config["model"] == sizes
+    assert config["training"] == settings
+
+
+def test_eval_has_the_promised_keys_and_figures(folder: Path) -> None:
+    asked = ["eval", "--model", folder / "gated", "--data", folder / "tones.npz", "--hold-out", "ann"]
+    found = json.loads(run(*asked, "--snr", 20, "--snr", 5, "--json"))
+    strings = strings_to_test(read_clips(folder / "tones.npz"), "ann", (20.0, 5.0))
+    wanted = evaluate(load_model(folder / "gated"), strings)
+    for name in FIGURES:
+        assert found[name] == pytest.approx(getattr(wanted, name))
+    assert found["words"] == 40
+    assert list(found["by_snr"]) == ["20", "5"]
+    assert found["real_time_factor"] > 0
+    assert 0 < found["step_median_ms"] <= found["step_95_ms"]
+    shown = run(*asked)
+    assert "20 dB" in shown
+    assert "A stream takes" in shown
+    assert "has heard clips" not in shown
+
+
+def test_eval_says_where_a_model_has_heard_the_speaker(folder: Path) -> None:
+    shown = run("eval", "--model", folder / "gated", "--data", folder / "tones.npz", "--hold-out", "bob", "--beam", 2)
+    assert "ann was held out in training, so it has heard clips of these strings" in " ".join(shown.split())
+
+
+def test_transcribe_hears_a_file_of_any_rate(folder: Path) -> None:
+    asked = ["transcribe", "--model", folder / "on", "--json"]
+    found = json.loads(run(*asked, folder / "sound.wav"))
+    assert (found["rate"], found["resampled"], found["compute_share"]) == (8000, False, 1.0)
+    assert len(found["digits"]) == len(found["words"].split())
+    samples, _ = soundfile.read(folder / "sound.wav")
+    soundfile.write(folder / "stereo.wav", np.stack([samples, samples], 1), 8000)
+    assert json.loads(run(*asked, folder / "stereo.wav"))["digits"] == found["digits"]
+    soundfile.write(folder / "fast.wav", np.repeat(samples, 2), 16000)
+    resampled = json.loads(run(*asked, folder / "fast.wav"))
+    assert (resampled["rate"], resampled["resampled"]) == (16000, True)
+    assert resampled["seconds"] == pytest.approx(found["seconds"], rel=0.01)
+    shown = run("transcribe", "--model", folder / "on", folder / "fast.wav")
+    assert "fast.wav: resampled from 16000 to 8000 Hz" in " ".join(shown.split())
+
+
+def test_plot_draws_compute_and_blocks(folder: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `plot`)")
+    asked = ["plot", "--model", folder / "gated", "--model", folder / "on", "--out", folder / "pictures"]
+    run(*asked, "--data", folder / "tones.npz", "--hold-out", "ann", "--snr", 20)
+    run(*asked[:-1], folder / "one", "--sound", folder / "sound.wav")
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == ["blocks.png", "compute.png"]
+    assert [path.name for path in (folder / "one").iterdir()] == ["blocks.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in (folder / "pictures").iterdir())
+
+
+def errors(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["tercet", "speech", *map(str, args)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_bad_files_are_named(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = ["transcribe", "--model", folder / "on"]
+    assert "none.wav: no such sound file" in errors(capsys, *asked, tmp_path / "none.wav")
+    (tmp_path / "empty.wav").touch()
+    assert "empty.wav: expected a sound file, got an empty one" in errors(capsys, *asked, tmp_path / "empty.wav")
+    (tmp_path / "text.wav").write_text("no sound")
+    assert "text.wav: expected a sound file: " in errors(capsys, *asked, tmp_path / "text.wav")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(0), 8000)
+    assert "silent.wav: the sound file holds no samples" in errors(capsys, *asked, tmp_path / "silent.wav")
+    soundfile.write(tmp_path / "nan.wav", np.full(400, np.nan), 8000, subtype="FLOAT")
+    assert "nan.wav: samples must be finite" in errors(capsys, *asked, tmp_path / "nan.wav")
+    half = (folder / "sound.wav").read_bytes()[:20]
+    (tmp_path / "half.wav").write_bytes(half)
+    assert "half.wav: " in errors(capsys, *asked, tmp_path / "half.wav")
+    (tmp_path / "empty.npz").touch()
+    shown = errors(capsys, "train", "--data", tmp_path / "empty.npz", "--out", tmp_path / "m")
+    assert "empty.npz: expected an npz file of spoken digits" in shown
+    assert "no model here" in errors(capsys, "transcribe", "--model", tmp_path, folder / "sound.wav")
+
+
+def test_what_does_not_go_together_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = folder / "tones.npz"
+    shown = errors(capsys, "train", "--data", data, "--out", folder / "x", "--target-compute", 0.4, "--cost-weight", 1)
+    assert "give cost_weight or target_compute, not both" in shown
+    shown = errors(capsys, "train", "--data", data, "--out", folder / "x", "--gates", "on", "--cost-weight", 1)
+    assert "with gates on there is no cost to weigh" in shown
+    shown = errors(capsys, "eval", "--model", folder / "on", "--data", data, "--hold-out", "dan")
+    assert "must be one of ann, bob, cy, got 'dan'" in shown
+    assert "give --data" in errors(capsys, "plot", "--model", folder / "on", "--out", folder / "x")
+    shown = errors(capsys, "plot", "--model", folder / "on", "--out", folder / "x", "--data", data, "--string", 999)
+    assert "--string must be one of the " in shown
+
+
+@pytest.mark.parametrize("missing", ["jiwer", "soundfile", "soxr"])
+def test_without_an_extra_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch, missing: str,
+                                      capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, missing, None)
+    asked = ["transcribe", "--model", folder / "on", folder / "sound.wav"]
+    if missing == "jiwer":
+        asked = ["eval", "--model", folder / "on", "--data", folder / "tones.npz"]
+    assert "pip install 'tercet[speech]'" in errors(capsys, *asked)

@@ -1,0 +1,188 @@
+"""The recogniser: streams equal whole recordings, nothing looks ahead, compute is counted to the last multiply-add."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spoken import tones
+from tercet.speech import DigitRecognizer, ModelSettings, Stream, evaluate, measure_latency, strings_to_test
+from tercet.speech.decode import greedy
+from tercet.speech.digits import BLANK
+from tercet.speech.evaluating import Evaluation, word_errors
+from tercet.speech.features import BINS, FRAME, STACK
+from tercet.speech.transcribing import transcribe
+
+SIZES = ModelSettings(dim=16, num_layers=3, num_heads=2, feed_forward_dim=32, window=5, context=3)
+
+
+def recognizer(seed: int, gates: str = "learnt") -> DigitRecognizer:
+    """Random weights; arbitrators that open about half of the frames."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = DigitRecognizer(replace(SIZES, gates=gates)).eval()
+        for block in model.encoder.blocks:
+            for arbiter in (block.attention_arbiter, block.feed_forward_arbiter):
+                torch.nn.init.normal_(arbiter.weight, std=0.5)
+                torch.nn.init.zeros_(arbiter.bias)
+    return model
+
+
+def sound(frames: int, seed: int) -> torch.Tensor:
+    return 0.1 * torch.randn(frames * FRAME, generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["learnt", "on"]), st.lists(st.integers(0, 900), max_size=8))
+@settings(max_examples=25)
+def test_a_stream_says_what_the_whole_recording_says(seed: int, gates: str, pieces: list[int]) -> None:
+    model, samples = recognizer(seed, gates), sound(12, seed)[: max(sum(pieces), 1)]
+    with torch.inference_mode():
+        rows = model.features(samples[None])
+        wanted, cost, _ = model(rows, torch.zeros(rows.shape[:2], dtype=torch.bool))
+    stream, said, ran = Stream(model), (), []
+    bounds = np.cumsum([0, *pieces]).tolist()
+    for start, end in itertools.pairwise(bounds):
+        said += stream.hear(samples[start:end])
+        ran.append(stream.gates)
+    heard = sum(min(end, len(samples)) - min(start, len(samples)) for start, end in itertools.pairwise(bounds))
+    whole = heard // FRAME
+    assert said == stream.digits == greedy(wanted[0, :whole].numpy(), BLANK)
+    if ran:
+        assert torch.equal(torch.cat(ran, 2), cost.gates[:, :, 0, :whole])
+
+
+def test_streamed_log_probabilities_are_those_of_the_whole() -> None:
+    model, samples = recognizer(3), sound(20, 4)
+    with torch.inference_mode():
+        rows = model.features(samples[None])
+        wanted = model(rows, torch.zeros(1, 20, dtype=torch.bool)).log_probs[0]
+        stream = Stream(model)
+        got = torch.cat([stream.log_probs(part) for part in samples.split(FRAME)])
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_model_does_not_hear_the_future_nor_its_neighbours() -> None:
+    model = recognizer(5)
+    samples = torch.stack([sound(10, 1), sound(10, 2)])
+    padding = torch.zeros(2, 10, dtype=torch.bool)
+    padding[0, 7:] = True
+    with torch.inference_mode():
+        both = model(model.features(samples), padding)
+        alone = model(model.features(samples[:1, : 7 * FRAME]), padding[:1, :7])
+    torch.testing.assert_close(both.log_probs[0, :7], alone.log_probs[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(both.total.spent[0, :7], alone.total.spent[0])
+    assert not both.total.spent[0, 7:].any()
+    assert not both.total.dense[0, 7:].any()
+
+
+def test_compute_is_what_a_count_by_hand_gives() -> None:
+    model = recognizer(6)
+    rows = model.features(sound(9, 7)[None])
+    with torch.inference_mode():
+        _, cost, total = model(rows, torch.zeros(1, 9, dtype=torch.bool))
+    dim, hidden = SIZES.dim, SIZES.feed_forward_dim
+    fixed = STACK * BINS * dim + SIZES.context * dim + 11 * dim
+    assert cost.gates.any()
+    assert not cost.gates.all()
+    for frame in range(9):
+        spent = dense = fixed
+        for attention, feed_forward in cost.gates[:, :, 0]:
+            first = max(0, frame - SIZES.window)
+            spent += 2 * dim  # arbitrators
+            if attention[frame]:
+                spent += 4 * dim * dim + 2 * dim * int(attention[first : frame + 1].sum())
+            spent += 2 * dim * hidden * int(feed_forward[frame])
+            dense += 4 * dim * dim + 2 * dim * (frame + 1 - first) + 2 * dim * hidden
+        assert (int(total.spent[0, frame]), int(total.dense[0, frame])) == (spent, dense)
+
+
+def test_with_gates_on_no_arbitrator_is_paid_for() -> None:
+    model = recognizer(8, gates="on")
+    rows, padding = model.features(sound(6, 9)[None]), torch.zeros(1, 6, dtype=torch.bool)
+    with torch.inference_mode():
+        found = model(rows, padding)
+    assert found.cost.gates.all()
+    assert torch.equal(found.total.spent, found.total.dense)
+    assert found.total.share == 1.0
+
+
+def test_figures_of_an_evaluation_are_those_of_its_strings() -> None:
+    pytest.importorskip("jiwer", reason="jiwer is not installed (extra `speech`)")
+    model, strings = recognizer(10), strings_to_test(tones(), "ann", (30.0, 0.0))
+    found = evaluate(model, strings)
+    errors, shares, speech = [], [], []
+    for string in strings:
+        rows = model.features(torch.from_numpy(string.samples)[None])
+        with torch.inference_mode():
+            log_probs, _, total = model(rows, torch.zeros(rows.shape[:2], dtype=torch.bool))
+        errors.append(word_errors(string.digits, greedy(log_probs[0].numpy(), BLANK)))
+        shares.append((int(total.spent.sum()), int(total.dense.sum())))
+        marks = torch.from_numpy(string.speech)
+        speech.append((int(total.spent[0, marks].sum()), int(total.dense[0, marks].sum())))
+    assert found.errors.tolist() == errors
+    assert list(zip(found.spent.tolist(), found.dense.tolist(), strict=True)) == shares
+    assert list(zip(found.spent_speech.tolist(), found.dense_speech.tolist(), strict=True)) == speech
+    assert found.words.tolist() == [len(string.digits) for string in strings]
+    part = found.where(np.array([string.snr == 0 for string in strings]))
+    assert len(part.words) == sum(string.snr == 0 for string in strings)
+    both = Evaluation(*(np.array([a, b]) for a, b in [(1, 2), (4, 6), (3, 1), (5, 5), (1, 0), (2, 2)]))
+    assert (both.word_error_rate, both.compute_share, both.compute_share_speech) == (0.3, 0.4, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "errors"),
+    [((1, 2, 3), (1, 2, 3), 0), ((1, 2, 3), (), 3), ((1,), (1, 1), 1), ((1, 2, 3), (1, 4, 3), 1), ((7, 7), (7,), 1)],
+)
+def test_word_errors(said: tuple[int, ...], heard: tuple[int, ...], errors: int) -> None:
+    pytest.importorskip("jiwer", reason="jiwer is not installed (extra `speech`)")
+    assert word_errors(said, heard) == errors
+
+
+def test_nothing_to_evaluate_is_an_error() -> None:
+    with pytest.raises(ValueError, match="a string must say at least one digit"):
+        word_errors((), (1,))
+    with pytest.raises(ValueError, match="strings must be at least one, got none"):
+        evaluate(recognizer(0), [])
+    with pytest.raises(ValueError, match="strings must be at least one, got none"):
+        measure_latency(recognizer(0), [])
+
+
+def test_latency_counts_every_step_but_the_first_strings() -> None:
+    strings = strings_to_test(tones(), "ann", (30.0,))[:2]
+    threads = torch.get_num_threads()
+    found = measure_latency(recognizer(1), strings)
+    assert found.steps == sum(len(string.speech) for string in strings)
+    assert 0 < found.median_ms <= found.percentile_95_ms
+    assert found.real_time_factor > 0
+    assert torch.get_num_threads() == threads
+
+
+def test_a_transcript_hears_the_end_and_takes_any_length() -> None:
+    model = recognizer(11)
+    for count in (0, 1, FRAME - 1, FRAME, 5 * FRAME + 3):
+        found = transcribe(model, sound(6, 2)[:count])
+        frames = -(-count // FRAME) + 3
+        assert found.gates.shape == (3, 2, frames)
+        assert len(found.path) == frames
+    assert transcribe(model, sound(6, 2), beam=4).gates.shape == (3, 2, 9)
+    with pytest.raises(ValueError, match=r"samples must be \[n\], got \[1, 9\]"):
+        transcribe(model, torch.zeros(1, 9))
+    with pytest.raises(ValueError, match=r"samples must be \[n\], got \[1, 9\]"):
+        Stream(model).hear(torch.zeros(1, 9))
+
+
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+_one_thread = pytest.fixture(autouse=True)(_threads)

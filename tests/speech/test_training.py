@@ -1,0 +1,216 @@
+"""Training: what is learnt, what it costs, and runs that break and are resumed bit for bit; on tones (not speech)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from spoken import tones
+from tercet.checkpoints import Checkpoint
+from tercet.speech import ModelSettings, Reporter, StringMaker, TrainingResult, TrainingSettings, train, warm_up
+from tercet.speech.storage import load_model
+
+SIZES = ModelSettings(dim=16, num_layers=2, num_heads=2, feed_forward_dim=32, window=8, context=3)
+TINY = TrainingSettings(cost_weight=0.3, epochs=6, batches=3, batch_size=4, warm_up=0.3, checkpoint_every=2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Killed(Exception):
+    """Stands for a kill."""
+
+
+class KillIn(Reporter):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_step(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
+        if (epoch, step) == (self.epoch, 2):
+            raise Killed
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "checkpoint.json"}
+
+
+def timeless(result: TrainingResult) -> list[object]:
+    return [replace(epoch, seconds=0.0) for epoch in result.epochs]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"cost_weight": 0.0, "target_compute": 0.5}, {"mode": "compact", "masked_bins": 0, "short": 0.0}],
+    ids=["weight", "target", "compact"],
+)
+@pytest.mark.parametrize("epoch", [1, 3, 6])
+def test_a_broken_run_resumes_bit_for_bit(tmp_path: Path, epoch: int, change: dict[str, object]) -> None:
+    settings = replace(TINY, **change)
+    unbroken = train(tones(), settings, SIZES, hold_out="ann", out=tmp_path / "unbroken")
+    with pytest.raises(Killed):
+        train(tones(), settings, SIZES, hold_out="ann", out=tmp_path / "broken", reporter=KillIn(epoch))
+    torch.rand(3)  # whatever else draws
+    resumed = train(tones(), settings, SIZES, hold_out="ann", out=tmp_path / "broken", resume=True)
+    assert contents(tmp_path / "broken") == contents(tmp_path / "unbroken")
+    assert timeless(resumed) == timeless(unbroken)
+    again = train(tones(), settings, SIZES, hold_out="ann", out=tmp_path / "broken", resume=True)
+    assert timeless(again) == timeless(unbroken)
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, unbroken.model.state_dict()[name])
+
+
+def test_training_leaves_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    train(tones(), replace(TINY, epochs=1), SIZES)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_resume_refuses_another_run(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    with pytest.raises(Killed):
+        train(tones(), TINY, SIZES, hold_out="ann", out=folder, reporter=KillIn(3))
+    with pytest.raises(ValueError, match=r"m: its run has dim = 16, so --resume cannot use 32"):
+        train(tones(), TINY, replace(SIZES, dim=32), hold_out="ann", out=folder, resume=True)
+    with pytest.raises(ValueError, match=r"m: its run has cost_weight = 0.3, so --resume cannot use 0.4"):
+        train(tones(), replace(TINY, cost_weight=0.4), SIZES, hold_out="ann", out=folder, resume=True)
+    with pytest.raises(ValueError, match=r"m: its run has hold_out = 'ann', so --resume cannot use 'bob'"):
+        train(tones(), TINY, SIZES, hold_out="bob", out=folder, resume=True)
+    with pytest.raises(FileNotFoundError, match="its training has not finished; go on with --resume"):
+        load_model(folder)
+
+
+@pytest.mark.slow
+def test_cost_buys_compute_off_and_a_target_is_met() -> None:
+    """On a toy task: without a cost blocks stay on, with one they close, and a target finds the weight."""
+    learning = TrainingSettings(
+        epochs=16, batches=8, batch_size=8, learning_rate=1e-2, warm_up=0.2, ramp=0.2, short=0.0
+    )
+    free, dear, target = (
+        train(tones(), replace(learning, **change), SIZES, hold_out="ann")
+        for change in ({}, {"cost_weight": 20.0}, {"target_compute": 0.6})
+    )
+    assert free.epochs[-1].compute_share > 0.8
+    assert dear.epochs[-1].compute_share < 0.5
+    assert 0.5 < target.epochs[-1].compute_share < 0.85
+    # Thresholds are shifted until decided gates take the target's share of strings like those of training.
+    batch = StringMaker(tones().to_train("ann")).training_batches(7, 1, 64, 1, (3.0, 30.0))[0]
+    with torch.inference_mode():
+        share = target.model(target.model.features(batch.samples), batch.padding()).total.share
+    assert share == pytest.approx(0.6, abs=0.05)
+
+
+def test_the_loss_of_tones_falls() -> None:
+    settings = TrainingSettings(epochs=16, batches=8, batch_size=8, learning_rate=1e-2, lowest_snr=20, highest_snr=30)
+    result = train(tones(), settings, replace(SIZES, gates="on"), hold_out="bob")
+    assert result.epochs[-1].loss < 0.6 * result.epochs[0].loss
+    assert {epoch.compute_share for epoch in result.epochs} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a positive integer, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0, got 0.0"),
+        ({"cost_weight": -1.0}, "cost_weight must be at least 0, got -1.0"),
+        ({"warm_up": 1.5}, r"warm_up must be in 0\.\.1, got 1.5"),
+        ({"target_compute": 0.0}, "target_compute must be above 0 and at most 1, got 0.0"),
+        ({"target_compute": 0.4, "cost_weight": 1.0}, "give cost_weight or target_compute, not both"),
+        ({"lowest_snr": 20.0, "highest_snr": 10.0}, "lowest_snr must be at most highest_snr, got 20.0 and 10.0"),
+        ({"masked_bins": 25}, r"masked_bins must be in 0\.\.24, got 25"),
+        ({"mode": "sparse"}, "mode must be one of dense, compact, got 'sparse'"),
+    ],
+)
+def test_settings_out_of_range_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dim": 0}, "dim must be a positive integer, got 0"),
+        ({"window": -1}, "window must be an integer of at least 0, got -1"),
+        ({"num_heads": 3}, "dim must be a multiple of num_heads = 3, got 64"),
+        ({"gates": "off"}, "gates must be one of on, learnt, got 'off'"),
+    ],
+)
+def test_sizes_out_of_range_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelSettings(**change)
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="with gates on there is no cost to weigh"):
+        train(tones(), TINY, replace(SIZES, gates="on"))
+    with pytest.raises(ValueError, match="resume needs out"):
+        train(tones(), TINY, SIZES, resume=True)
+    with pytest.raises(ValueError, match=r"must be one of ann, bob, cy, got 'dan'"):
+        train(tones(), TINY, SIZES, hold_out="dan")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="the model directory must be empty"):
+        train(tones(), TINY, SIZES, out=tmp_path)
+
+
+def test_divergence_is_an_error() -> None:
+    with pytest.raises(
+        ValueError, match=r"training diverged in step \d+ \(loss .*\): lower learning_rate, it is 1e\+30"
+    ):
+        train(tones(), replace(TINY, learning_rate=1e30, epochs=3), SIZES)
+
+
+def test_a_model_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
+    result = train(tones(), TINY, SIZES, hold_out="cy", out=tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert loaded.settings == SIZES
+    assert not loaded.training
+    for name, value in result.model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    config = (tmp_path / "m" / "config.json").read_text()
+    (tmp_path / "m" / "config.json").write_text(config.replace('"dim": 16', '"dim": 32'))
+    with pytest.raises(ValueError, match="m: its files do not belong together"):
+        load_model(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(config.replace('"version": 1', '"version": 9'))
+    with pytest.raises(ValueError, match=r"config\.json: expected version 1, got 9; update tercet"):
+        load_model(tmp_path / "m")
+    (tmp_path / "m" / "config.json").write_text(config)
+    weights = (tmp_path / "m" / "model.safetensors").read_bytes()
+    (tmp_path / "m" / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match=r"model\.safetensors: expected a safetensors file"):
+        load_model(tmp_path / "m")
+    with pytest.raises(FileNotFoundError, match=r"no model here \(there is no config.json\)"):
+        load_model(tmp_path)
+
+
+def test_runs_share_a_warm_up_bit_for_bit() -> None:
+    settings = replace(TINY, cost_weight=0.0)
+    warm = warm_up(tones(), settings, replace(SIZES, gates="on"), hold_out="ann")
+    assert warm.state["epoch"] == 1  # of 6, at a warm-up of 30 %
+    for sizes, change in (
+        (replace(SIZES, gates="on"), {}),
+        (SIZES, {"cost_weight": 0.5}),
+        (SIZES, {"target_compute": 0.5}),
+    ):
+        own = replace(settings, **change)
+        alone = train(tones(), own, sizes, hold_out="ann")
+        shared = train(tones(), own, sizes, hold_out="ann", start=warm)
+        assert timeless(shared) == timeless(alone)
+        for name, value in alone.model.state_dict().items():
+            assert torch.equal(value, shared.model.state_dict()[name]), name
+
+
+def test_a_start_of_another_run_is_refused() -> None:
+    warm = warm_up(tones(), TINY, SIZES, hold_out="ann")
+    with pytest.raises(ValueError, match="the run to start from has seed = 0, this one 1"):
+        train(tones(), replace(TINY, seed=1), SIZES, hold_out="ann", start=warm)
+    late = Checkpoint({**warm.state, "epoch": 2}, warm.tensors)
+    with pytest.raises(ValueError, match="the run to start from must have come to epoch 1, got 2"):
+        train(tones(), TINY, SIZES, hold_out="ann", start=late)
