@@ -28,7 +28,7 @@ class ModelSettings:
     """
 
     dim: int = 64
-    num_layers: int = 4
+    num_layers: int = 6
     num_heads: int = 4
     feed_forward_dim: int = 256
     window: int = 24
@@ -86,7 +86,7 @@ class TrainingSettings:
     target_compute: float | None = None
     warm_up: float = 0.4
     ramp: float = 0.2
-    settle: float = 0.25
+    settle: float = 0.35
     temperature: float = 1.0
     last_temperature: float = 1.0
     epochs: int = 60
