@@ -88,7 +88,7 @@ def test_every_setting_reaches_the_run(folder: Path) -> None:
         "gates": "learnt",
     }
     settings = {
-        "cost_weight": 0.5, "target_compute": None, "warm_up": 0.5, "ramp": 0.1, "temperature": 2.0,
+        "cost_weight": 0.5, "target_compute": None, "warm_up": 0.5, "ramp": 0.1, "settle": 0.5, "temperature": 2.0,
         "last_temperature": 0.5, "epochs": 2, "batches": 1, "batch_size": 3, "short": 0.5, "learning_rate": 0.01,
         "weight_decay": 0.02, "lowest_snr": 1.0, "highest_snr": 9.0, "masked_bins": 2, "mode": "compact", "seed": 3,
         "checkpoint_every": 1,

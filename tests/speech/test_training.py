@@ -88,7 +88,6 @@ def test_resume_refuses_another_run(tmp_path: Path) -> None:
         load_model(folder)
 
 
-@pytest.mark.slow
 def test_cost_buys_compute_off_and_a_target_is_met() -> None:
     """On a toy task: without a cost blocks stay on, with one they close, and a target finds the weight."""
     learning = TrainingSettings(

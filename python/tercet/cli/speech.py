@@ -133,6 +133,7 @@ def train_command(
     context: Annotated[int | None, _setting("context", "Frames that the front end sees.")] = None,
     warm_up: Annotated[float | None, _setting("warm_up", "Share of steps with every block on.")] = None,
     ramp: Annotated[float | None, _setting("ramp", "Share of steps over which compute gets its cost.")] = None,
+    settle: Annotated[float | None, _setting("settle", "Share of steps, the last, with gates as in use.")] = None,
     temperature: Annotated[float | None, _setting("temperature", "Of relaxed gates, at first.")] = None,
     last_temperature: Annotated[float | None, _setting("last_temperature", "Of relaxed gates, at last.")] = None,
     epochs: Annotated[int | None, _setting("epochs", "Each makes fresh strings.")] = None,

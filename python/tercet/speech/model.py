@@ -94,16 +94,20 @@ class DigitRecognizer(nn.Module):
         log_probs: Tensor = self.head(encoded).log_softmax(-1)
         return log_probs
 
-    def forward(self, rows: Tensor, padding: Tensor, *, forced: bool | None = None) -> Recognition:
+    def forward(
+        self, rows: Tensor, padding: Tensor, *, forced: bool | None = None, gates: Tensor | None = None
+    ) -> Recognition:
         """What is said in `rows` [B, T, 96], the features of samples (`features`).
 
         Args:
             rows: as `features` gives them.
             padding: bool [B, T], True behind an utterance's end.
             forced: whether every gate is on and no arbitrator is asked; None: as the settings say.
+            gates: bool [num_layers, 2, B, T], decided before by the same arbitrators, whose cost is counted.
         """
         forced = self.settings.gates == "on" if forced is None else forced
-        gates = padding.new_ones(self.settings.num_layers, 2, *padding.shape, dtype=torch.bool) if forced else None
+        if forced:
+            gates = padding.new_ones(self.settings.num_layers, 2, *padding.shape, dtype=torch.bool)
         encoded, cost = self.encoder(self.front_end(rows)[0], src_key_padding_mask=padding, gates=gates)
         fixed = cost.valid * self.fixed_cost
         spent = cost.dense if forced else cost.multiply_adds.sum(0)

@@ -30,7 +30,17 @@ _LARGEST_GRADIENT = 1.0
 _RATE = 0.05  # of the controller
 _WIDEST_SHIFT, _HALVINGS = 4.0, 12  # of thresholds, in logits
 _RISE = 0.04  # share of the steps over which the learning rate rises
-_AFTER_WARM_UP = ("gates", "cost_weight", "target_compute", "ramp", "temperature", "last_temperature", "mode", "window")
+_AFTER_WARM_UP = (
+    "gates",
+    "cost_weight",
+    "target_compute",
+    "ramp",
+    "settle",
+    "temperature",
+    "last_temperature",
+    "mode",
+    "window",
+)
 _SHORT = (1, 2)  # digits of a string in the first epochs
 
 
@@ -178,9 +188,9 @@ class Run:
             self.train_epoch()
             if folder is not None and len(self.history) % self.settings.checkpoint_every == 0:
                 save_checkpoint(folder, self.snapshot())
-        self.model.eval()
         if self.settings.target_compute is not None:
             self.meet_target(self.settings.target_compute)
+        self.model.eval()
         if folder is not None:
             state = self.snapshot().state
             storage.save_model(folder, self.model, {"training": asdict(self.settings), "hold_out": self.hold_out})
@@ -190,8 +200,10 @@ class Run:
     def train_epoch(self) -> None:
         """Fresh strings, once each."""
         started = time.perf_counter()
+        epoch, target = len(self.history) + 1, self.settings.target_compute
+        if epoch == self.settings.settle_epoch + 1 and target is not None:
+            self.meet_target(target)
         self.model.train()
-        epoch = len(self.history) + 1
         batches = self._batches(epoch, self.settings.batch_size, self.settings.batches)
         losses, shares = [], []
         with torch.random.fork_rng(devices=[]):  # gates and masks are drawn from torch's own generator
@@ -224,10 +236,12 @@ class Run:
             settings.temperature * (settings.last_temperature / settings.temperature) ** progress
         )
         gated = self.sizes.gates == "learnt" and progress >= settings.warm_up
-        log_probs, cost, total = self.model(rows, padding, forced=not gated)
+        settles = gated and step >= settings.settle_epoch * settings.batches
+        gates = self.decided(rows, padding) if settles else None
+        log_probs, cost, total = self.model(rows, padding, forced=not gated, gates=gates)
         loss = self.loss(log_probs.transpose(0, 1), batch.digits, frames, batch.lengths)
         share, whole = total.share, loss + self.guidance(step) * along_path(log_probs, batch, frames, hop)
-        if gated:
+        if gated and not settles:
             if settings.target_compute is not None:
                 self.steer.update(share, 1 - (1 - settings.target_compute) * self.ramp(step))
             whole = whole + self.cost_weight(step) * cost.penalty
@@ -246,12 +260,21 @@ class Run:
         return task, share
 
     @torch.no_grad()
+    def decided(self, rows: Tensor, padding: Tensor) -> Tensor:
+        """The gates as they will be in use: without noise."""
+        self.model.eval()
+        gates: Tensor = self.model(rows, padding).cost.gates
+        self.model.train()
+        return gates
+
+    @torch.no_grad()
     def meet_target(self, target: float) -> None:
         """Shift the thresholds of all arbitrators alike so that fresh training strings take the target's share.
 
         Drawn gates, which training steers, and decided ones differ a little in number. Where even the widest shift
         takes less or more, it stays at that.
         """
+        self.model.eval()
         batch = self._batches(self.settings.epochs + 1, _FIT, 1)[0]
         rows, padding = self.model.features(batch.samples), batch.padding()
         low, high = -_WIDEST_SHIFT, _WIDEST_SHIFT

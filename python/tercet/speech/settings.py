@@ -28,7 +28,7 @@ class ModelSettings:
     """
 
     dim: int = 64
-    num_layers: int = 4
+    num_layers: int = 6
     num_heads: int = 4
     feed_forward_dim: int = 256
     window: int = 24
@@ -55,10 +55,13 @@ class TrainingSettings:
     steps. With `target_compute` a controller finds the weight instead (`tercet.nn.CostWeight`), and the target falls
     from 1 over the share `ramp`; thresholds are then shifted so that it is met without noise in the gates.
 
+    In the last share `settle` of the steps gates are decided without noise, as in use, and learn no more: the blocks
+    learn to do with what they get.
+
     Attributes:
         cost_weight: of compute in the loss; 0: compute is free.
         target_compute: None, or the share of the whole model's all-on multiply-adds to steer to, in 0..1.
-        warm_up, ramp: shares of all steps.
+        warm_up, ramp, settle: shares of all steps.
         temperature, last_temperature: of relaxed gates; it moves geometrically from one to the other.
         epochs: each makes fresh strings.
         batches: of an epoch.
@@ -81,8 +84,9 @@ class TrainingSettings:
 
     cost_weight: float = 0.0
     target_compute: float | None = None
-    warm_up: float = 0.5
+    warm_up: float = 0.4
     ramp: float = 0.2
+    settle: float = 0.35
     temperature: float = 1.0
     last_temperature: float = 1.0
     epochs: int = 60
@@ -107,7 +111,7 @@ class TrainingSettings:
         for name in ("cost_weight", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be at least 0, got {getattr(self, name)}")
-        for name in ("warm_up", "ramp", "short"):
+        for name in ("warm_up", "ramp", "settle", "short"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{_OP}: {name} must be in 0..1, got {getattr(self, name)}")
         if self.target_compute is not None and not 0 < self.target_compute <= 1:
@@ -126,6 +130,11 @@ class TrainingSettings:
     def warm_up_epochs(self) -> int:
         """Whole epochs before arbitrators decide."""
         return int(self.warm_up * self.epochs)
+
+    @property
+    def settle_epoch(self) -> int:
+        """Whole epochs before gates are decided without noise."""
+        return self.epochs - int(self.settle * self.epochs)
 
     @property
     def steps(self) -> int:
