@@ -166,7 +166,7 @@ _STREAMS = [
         "normalise(update, norm, frame, dim);",
         "std::copy_n(update, dim, frame);",
     ),
-    ("an infinite frame is finite", "frames[s * sizes.dim + d] * T{0};", "0;"),
+    ("an infinite frame is finite", "total += row[d];", "total += 0;"),
     ("positions stand still", "++state.positions[s];", ""),
     ("blocks share a ring", "state.frames + i * slots, state.positions", "state.frames, state.positions"),
     ("scratch is too small", "sizes.num_heads * sizes.window;", "sizes.window;"),

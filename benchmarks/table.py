@@ -19,6 +19,7 @@ NOTES = {
     " of all pairs of a query and an entity.",
     "Gated blocks": "Sequences x frames x width. Arbitrators are included, except in torch's dense layer, which has"
     " none and computes every frame. frames/s counts all frames, kept or not.",
+    "Streaming": "A call steps through all frames from an empty window. frames/s counts those of all streams.",
     "Filtered ranking": "Heads and tails of every triple. Each call gets fresh random tables; drawing them is not"
     " timed, nor is preparing an index of the known triples, except where the triples are raw, as PyKEEN takes them.",
 }  # by title

@@ -19,6 +19,14 @@ constexpr int64_t kWorthThreads = 65536;  // multiply-adds below which one threa
 
 int threads_for(int64_t work, int num_threads) { return work < kWorthThreads ? 1 : num_threads; }
 
+// By the sum, as finite_frames in nn/block.py.
+template <class T>
+bool all_finite(const T* row, int64_t dim) {
+  T total = 0;
+  for (int64_t d = 0; d < dim; ++d) total += row[d];
+  return total - total == 0;
+}
+
 // The rows of the streams that take part in a product.
 template <class T>
 struct Rows {
@@ -190,7 +198,7 @@ class BlockStep {
       if (arbiter.acoustic != nullptr) {
         logit += dot(acoustic_ + s * sizes_.acoustic_dim, arbiter.acoustic, sizes_.acoustic_dim);
       }
-      gates[s] = finite[s] && logit > *arbiter.threshold;
+      gates[s] = finite[s] && logit > *arbiter.threshold && logit - logit == 0;
     }
   }
 
@@ -276,14 +284,10 @@ void stream_step(const StreamBlock<T>* blocks, const StreamSizes& sizes, StreamS
                  const T* acoustic, uint8_t* gates, T* scratch, int num_threads) {
   uint8_t finite[kMostStreams];
   const int64_t streams = sizes.num_streams, slots = streams * sizes.window;
-  for (int64_t s = 0; s < streams; ++s) {
-    T total = 0;
-    for (int64_t d = 0; d < sizes.dim; ++d) total += frames[s * sizes.dim + d] * T{0};
-    finite[s] = total == 0;
-  }
   for (int64_t i = 0; i < sizes.num_blocks; ++i) {
     const StreamState<T> own{state.keys + i * slots * sizes.dim, state.values + i * slots * sizes.dim,
                              state.frames + i * slots, state.positions};
+    for (int64_t s = 0; s < streams; ++s) finite[s] = all_finite(frames + s * sizes.dim, sizes.dim);
     BlockStep<T> step(blocks[i], sizes, own, frames, acoustic, scratch, num_threads);
     step.attention(finite, gates + 2 * i * streams);
     step.feed_forward(finite, gates + (2 * i + 1) * streams);

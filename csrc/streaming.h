@@ -3,7 +3,8 @@
 // For every block: logit = <arbiter, normalised(x)> (+ <acoustic part, acoustic>) + bias; where it lies above its
 // threshold, x += output(attention(projection(normalised(x)))) over the kept frames t - left .. t of the stream, and x
 // += linear2(activation(linear1(normalised(x)))) likewise (norm_first; else x = norm(x + ...) and arbitrators read x).
-// A stream's frame whose values are not all finite is left as it is.
+// A block leaves a stream's frame as it is where its values are not all finite, and where an arbitrator's logit is not.
+// At most 64 streams.
 //
 // Costs the weights' bytes, read once for all streams whose gate is open. Every number is summed in an order that
 // depends on its own stream alone: not on threads, nor on the other streams.

@@ -104,10 +104,10 @@ class PlainStream {
   explicit PlainStream(const Stack& stack) : stack_(stack), keys_(stack.blocks.size()) {}
 
   std::vector<double> step(std::vector<double> x, const double* acoustic, std::vector<uint8_t>& gates, bool& clear) {
-    bool finite = true;
-    for (const double value : x) finite &= std::isfinite(value);
     const auto& sizes = stack_.sizes;
     for (size_t i = 0; i < stack_.blocks.size(); ++i) {
+      bool finite = true;
+      for (const double value : x) finite &= std::isfinite(value);
       const Block& block = stack_.blocks[i];
       std::vector<double> inputs = sizes.norm_first ? block.norm1(x) : x;
       bool on = finite && open(block.arbiter1, inputs, acoustic, clear);

@@ -166,10 +166,92 @@ def test_the_state_of_another_model_or_batch_is_refused() -> None:
     encoder = make()
     frame = torch.zeros(2, 1, 24, dtype=torch.float64)
     for state in (encoder.initial_state(1), make(blocks=3).initial_state(2), make(window=6).initial_state(2)):
-        with pytest.raises(ValueError, match=r"state must be of this model and batch.*\[2, 2, 6, 24\]"):
+        with pytest.raises(ValueError, match=r"state must be of this model and batch, keys \[2, 2, 6, 24\]"):
             encoder.step(frame, state)
     with pytest.raises(ValueError, match="state must be of this model"):
         encoder.step(frame, make(dtype=torch.float32).initial_state(2))
+    for part, broken in (
+        ("values", torch.zeros(2, 2, 5, 24, dtype=torch.float64)),
+        ("frames", torch.zeros(2, 2, 6, dtype=torch.int32)),
+        ("positions", torch.zeros(1, dtype=torch.int64)),
+        ("keys", torch.zeros(2, 2, 24, 6, dtype=torch.float64).transpose(2, 3)),
+    ):
+        state = encoder.initial_state(2)
+        setattr(state, part, broken)
+        with pytest.raises(ValueError, match=f"state must be of this model and batch, {part} "):
+            encoder.step(frame, state)
+
+
+def test_layers_of_several_kinds_are_not_run_as_one() -> None:
+    torch.manual_seed(0)
+    encoder, frames = make(), torch.randn(1, 12, 24, dtype=torch.float64)
+    for change in ({"keys": "all"}, {"heads": 4}, {"norm_first": False}, {"activation": "gelu"}):
+        other = make(**change)
+        encoder.layers[1] = other.layers[1]
+        with torch.no_grad():
+            want, cost = encoder(frames)
+        got, gates = stepped(encoder, frames, [1] * 12)
+        assert torch.equal(gates, cost.gates)
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-11)
+
+
+def test_another_layer_is_used_at_once() -> None:
+    torch.manual_seed(0)
+    encoder, other, frame = make(), make(), torch.randn(1, 1, 24, dtype=torch.float64)
+    state = encoder.initial_state(1)
+    encoder.step(frame, state)
+    encoder.layers[0], encoder.layers[1], encoder.norm = *other.layers, other.norm
+    assert torch.equal(encoder.step(frame, state.reset_())[0], other.step(frame, other.initial_state(1))[0])
+    for block in encoder.blocks:
+        block.keys = "all"
+    want = copy.deepcopy(encoder).step(frame, state.reset_())[0]
+    assert torch.equal(encoder.step(frame, state.reset_())[0], want)
+
+
+def test_a_state_is_small_and_its_own() -> None:
+    encoder = make()
+    state = encoder.initial_state(1)
+    encoder.step(torch.zeros(1, 1, 24, dtype=torch.float64), state)
+    assert all(isinstance(value, torch.Tensor) for value in vars(copy.deepcopy(state)).values())
+
+
+def test_what_overflows_within_the_stack_stays_in_its_frame() -> None:
+    torch.manual_seed(0)
+    encoder = make(keys="all", dtype=torch.float32)
+    encoder.calibrate_(torch.randn(1, 50, 24), keep=(1.0, 1.0))
+    frames = torch.randn(1, 8, 24)
+    with torch.no_grad():
+        encoder.blocks[0].linear2.bias[3] = torch.inf  # frames that the first feed-forward map runs for
+        encoder.blocks[0].feed_forward_threshold.fill_(encoder.blocks[0].logits(frames, "feed_forward", None).median())
+        want = encoder(frames)[1].gates
+    assert 0 < want[1].sum() < want[1].numel()
+    for chunks in ([1] * 8, [8]):
+        assert torch.equal(stepped(encoder, frames, chunks)[1], want)
+
+
+def test_sound_that_is_not_finite_closes_gates() -> None:
+    torch.manual_seed(0)
+    encoder, frames = make(arbiter_input="both"), torch.randn(1, 6, 24, dtype=torch.float64)
+    sound = torch.randn(1, 6, 24, dtype=torch.float64)
+    sound[0, 2, 5], sound[0, 4, 0] = torch.inf, torch.nan
+    with torch.no_grad():
+        want = encoder(frames, acoustic=sound)[1].gates
+    state, gates = encoder.initial_state(1), []
+    for t in range(6):
+        encoder.step(frames[:, t : t + 1], state, sound[:, t : t + 1])
+        gates.append(state.gates)
+    assert torch.equal(torch.cat(gates, -1), want)
+    assert not want[..., 2].any()
+    assert not want[..., 4].any()
+
+
+def test_chunks_run_under_autocast() -> None:
+    torch.manual_seed(0)
+    encoder, frames = make(dtype=torch.float32), torch.randn(2, 20, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, _ = encoder.step(frames, encoder.initial_state(2))
+    assert got.shape == frames.shape
+    assert bool(got.isfinite().all())
 
 
 def test_errors_name_the_argument() -> None:
@@ -179,8 +261,15 @@ def test_errors_name_the_argument() -> None:
         encoder.step(torch.zeros(1, 24, dtype=torch.float64), state)
     with pytest.raises(TypeError, match=r"frames must be torch.float64 on cpu, got torch.float32"):
         encoder.step(torch.zeros(1, 1, 24), state)
-    with pytest.raises(ValueError, match=r"acoustic must be \[1, 1, 24\], got \[1, 2, 24\]"):
-        encoder.step(torch.zeros(1, 1, 24, dtype=torch.float64), state, torch.zeros(1, 2, 24, dtype=torch.float64))
+    listening = make(arbiter_input="acoustic", acoustic_dim=3)
+    with pytest.raises(ValueError, match=r"acoustic must be \[1, 1, 3\], got \[1, 1, 24\]"):
+        listening.step(torch.zeros(1, 1, 24, dtype=torch.float64), listening.initial_state(1))
+    with pytest.raises(TypeError, match=r"acoustic must be torch.float64 on cpu, got torch.float32"):
+        listening.step(torch.zeros(1, 1, 24, dtype=torch.float64), listening.initial_state(1), torch.zeros(1, 1, 3))
+    with pytest.raises(ValueError, match="num_threads must be a positive integer, got -3"):
+        encoder.step(torch.zeros(1, 1, 24, dtype=torch.float64), state, num_threads=-3)
+    with pytest.raises(ValueError, match="a stream knows no capacity"):
+        make(capacity=4).initial_state(1)
     with pytest.raises(ValueError, match="batch_size must not be negative"):
         encoder.initial_state(-1)
     with pytest.raises(RuntimeError, match=r"call \.eval"):

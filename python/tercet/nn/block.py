@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,8 @@ class ArbitratedBlock(nn.Module):
     ) -> None:
         super().__init__()
         name = type(self).__name__
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"tercet.nn.{name}: the heads must divide the width {dim}, got {num_heads} of them")
         for option, value, allowed in (
             ("keys", keys, KEYS), ("arbiter_input", arbiter_input, ARBITER_INPUTS), ("mode", mode, MODES)
         ):  # fmt: skip
@@ -136,7 +139,7 @@ class ArbitratedBlock(nn.Module):
         """The block's output [B, T, dim] and both decisions; `valid` bool [B, T] is false where x is padding."""
         forced = (None, None) if gates is None else gates
         sight = Sight(self.left, 0 if is_causal else self.right, mask)
-        finite = x.detach().sum(-1, dtype=torch.promote_types(x.dtype, torch.float32)).isfinite()
+        finite = finite_frames(x)
         # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
         exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
         if self.training and self.mode == "compact" and self.capacity is None and x.device.type == "cpu":
@@ -214,7 +217,7 @@ class ArbitratedBlock(nn.Module):
             others = _take(frames, offered_rows)
             queries = self.queries(inputs)
             keys, values = self.keys_and_values(self.attention_norm(others) if self.norm_first else others)
-        learns = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+        learns = torch.is_grad_enabled() and any(part.requires_grad for part in (queries, keys, values))
         if learns or sight.mask is not None or (self.training and self.attention_dropout > 0):
             dropout = self.attention_dropout if self.training else 0.0
             mixed = attend_by_sequence(queries, keys, values, gate.on, offered, sight, self.num_heads, dropout)
@@ -330,10 +333,21 @@ class ArbitratedBlock(nn.Module):
         return x.scatter(1, index[..., None].expand(-1, -1, self.dim), new)
 
 
-def cost_of(blocks: Sequence[ArbitratedBlock], decided: Sequence[tuple[Gate, Gate]], valid: Tensor) -> ComputeCost:
+def finite_frames(x: Tensor) -> Tensor:
+    """Which frames of x [B, T, dim] hold finite values alone: bool [B, T]."""
+    return x.detach().sum(-1, dtype=torch.promote_types(x.dtype, torch.float32)).isfinite()
+
+
+def cost_of(
+    blocks: Sequence[ArbitratedBlock],
+    decided: Sequence[tuple[Gate, Gate]],
+    valid: Tensor,
+    *,
+    is_causal: bool = False,
+) -> ComputeCost:
     """What blocks that decided so (attention, feed-forward) spent on the `valid` [B, T] of their frames."""
     on = torch.stack([torch.stack([gate.on for gate in pair]) for pair in decided])
-    shapes = tuple(block.shape for block in blocks)
+    shapes = tuple(replace(block.shape, right=0) if is_causal else block.shape for block in blocks)
     chances = [(attention.probability, feed_forward.probability) for attention, feed_forward in decided]
     return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
 
@@ -368,8 +382,8 @@ def _window(name: str, window: int | tuple[int, int] | None, causal: bool) -> tu
     """Frames to the left and to the right that a query sees."""
     if window is None:
         return None, 0 if causal else None
-    left, right = (window, 0 if causal else window) if isinstance(window, int) else window
-    if left < 0 or right < 0:
+    left, right = (window, 0 if causal else window) if isinstance(window, int) else (*window, -1)[:2]
+    if left < 0 or right < 0 or (not isinstance(window, int) and len(window) != 2):
         raise ValueError(f"tercet.nn.{name}: window must be frames to the left and right, none negative, got {window}")
     if causal and right > 0:
         raise ValueError(f"tercet.nn.{name}: causal=True sees no frame to the right, got window {window}")

@@ -40,9 +40,10 @@ class ComputeCost:
         gates: bool [num_layers, 2, B, T]: attention and feed-forward of each block; padded frames are off.
         valid: bool [B, T]: frames that are not padding.
         shapes: one for each block.
-        penalty: the differentiable share of the gated cost that is expected: the probability of each gate, weighted by
-            what its sub-block costs, averaged over valid frames; a scalar. Where gates are forced they count
-            themselves. Train on `task loss + cost_weight * penalty`.
+        penalty: a differentiable share of the gated cost, a scalar: the sum over blocks and the mean over valid frames
+            of c_attention p_attention + c_feed_forward p_feed_forward, over the same with p = 1. p is a gate's
+            probability (0 or 1 where it is forced); c_attention counts every valid key in the window, kept or not, so
+            penalty is above `share` where few keys are kept. Train on `task loss + cost_weight * penalty`.
     """
 
     gates: Tensor

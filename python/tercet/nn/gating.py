@@ -107,7 +107,7 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
                 f"tercet.nn.{type(self).__name__}: activation must be relu, gelu or a function, got {activation!r}"
             )
         self.activation = activation if callable(activation) else ACTIVATIONS[activation]
-        self.fused = {F.relu: "relu", F.gelu: "gelu"}.get(self.activation, "none")
+        self.fused = _fused(self.activation)
 
     @classmethod
     def from_torch(cls, layer: nn.TransformerEncoderLayer, **options: Any) -> ArbitratedEncoderLayer:
@@ -116,7 +116,13 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         Args:
             layer: torch's; its training flag, device and dtype are kept.
             options: this class's own arguments, those after `dtype`.
+
+        Raises:
+            TypeError: `layer` is none of torch's. ValueError: see the class.
         """
+        if not isinstance(layer, nn.TransformerEncoderLayer):
+            got = type(layer).__name__
+            raise TypeError(f"tercet.nn.{cls.__name__}.from_torch: layer must be a TransformerEncoderLayer, got {got}")
         weight = layer.linear1.weight
         made = cls(
             layer.self_attn.embed_dim, layer.self_attn.num_heads, layer.linear1.out_features, layer.dropout.p,
@@ -200,7 +206,9 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         x: Tensor,
         keep: tuple[float, float],
         *,
+        src_mask: Tensor | None = None,
         src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
         acoustic: Tensor | None = None,
     ) -> ArbitratedEncoderLayer:
         """Set both thresholds so that the arbitrators keep the shares `keep` (attention, feed-forward) of x's frames.
@@ -208,15 +216,15 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         Args:
             x: frames like those to come, shaped as `forward` takes them.
             keep: in 0..1; 0 switches off everything, 1 nothing.
-            src_key_padding_mask, acoustic: as in `forward`.
+            src_mask, src_key_padding_mask, is_causal, acoustic: as in `forward`.
 
         Raises:
             ValueError: a share is outside 0..1, or x has no frame.
         """
         name = f"tercet.nn.{type(self).__name__}.calibrate_"
-        frames, valid, _ = prepare(name, x, None, src_key_padding_mask, False, self)
+        frames, valid, mask = prepare(name, x, src_mask, src_key_padding_mask, is_causal, self)
         acoustic = None if acoustic is None else batched(acoustic, x, self.self_attn.batch_first)
-        calibrate_block(name, self, frames, valid, keep, acoustic)
+        calibrate_block(name, self, frames, valid, keep, acoustic, mask, is_causal)
         return self
 
 
@@ -227,6 +235,12 @@ class ArbitratedEncoder(nn.Module):
         encoder_layer: the layer to copy `num_layers` times; arbitrators of the copies start alike.
         num_layers: how many.
         norm: of the output, or None.
+
+    Raises:
+        TypeError: `encoder_layer` is no ArbitratedEncoderLayer. ValueError: `num_layers` is not positive.
+
+    Source:
+        Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022.
 
     Example:
         >>> encoder = ArbitratedEncoder(ArbitratedEncoderLayer(8, 2, 16), num_layers=3).eval()
@@ -301,7 +315,7 @@ class ArbitratedEncoder(nn.Module):
             decided.append((pair[0], pair[1]))
         if self.norm is not None:
             x = self.norm(x)
-        return restored(x, src, batch_first), cost_of(self.blocks, decided, valid)
+        return restored(x, src, batch_first), cost_of(self.blocks, decided, valid, is_causal=causal)
 
     def initial_state(self, batch_size: int) -> streaming.StreamState:
         """The state of `batch_size` streams of which no frame has been seen; for `step`.
@@ -344,13 +358,31 @@ class ArbitratedEncoder(nn.Module):
         x: Tensor,
         keep: tuple[float, float],
         *,
+        mask: Tensor | None = None,
         src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
         acoustic: Tensor | None = None,
     ) -> ArbitratedEncoder:
-        """Set every layer's thresholds, first to last, so that each keeps the shares `keep` of what reaches it of x."""
+        """Set every layer's thresholds, first to last, so that each keeps the shares `keep` of what reaches it of x.
+
+        Args:
+            x, keep: as `ArbitratedEncoderLayer.calibrate_` takes them.
+            mask, src_key_padding_mask, is_causal, acoustic: as in `forward`.
+
+        Raises:
+            ValueError: a share is outside 0..1, or x has no frame.
+        """
         name, first = "tercet.nn.ArbitratedEncoder.calibrate_", self.blocks[0]
-        frames, valid, _ = prepare(name, x, None, src_key_padding_mask, False, first)
+        frames, valid, seen = prepare(name, x, mask, src_key_padding_mask, is_causal, first)
         sound = frames if acoustic is None else batched(acoustic, x, first.self_attn.batch_first)
         for block in self.blocks:
-            frames = calibrate_block(name, block, frames, valid, keep, sound)
+            frames = calibrate_block(name, block, frames, valid, keep, sound, seen, is_causal)
         return self
+
+
+def _fused(activation: Callable[[Tensor], Tensor]) -> str:
+    """Its name, where products can end in it."""
+    if activation is F.relu or type(activation) is nn.ReLU:
+        return "relu"
+    exact = activation is F.gelu or (type(activation) is nn.GELU and activation.approximate == "none")
+    return "gelu" if exact else "none"

@@ -22,6 +22,9 @@ def prepare(
     if src.ndim not in (2, 3) or src.shape[-1] != layer.dim:
         wanted = f"[B, T, {layer.dim}]" if layer.self_attn.batch_first else f"[T, B, {layer.dim}]"
         raise ValueError(f"{name}: src must be {wanted}, got {list(src.shape)}")
+    weight = layer.linear1.weight
+    if src.dtype != weight.dtype and not torch.is_autocast_enabled(src.device.type):
+        raise TypeError(f"{name}: src must be {weight.dtype}, as the parameters are, got {src.dtype}")
     x = batched(src, src, layer.self_attn.batch_first)
     batch, num_frames = x.shape[:2]
     valid = torch.ones(batch, num_frames, dtype=torch.bool, device=x.device)
@@ -33,8 +36,13 @@ def prepare(
         if not (padding.dtype == torch.bool or padding.is_floating_point()):
             raise TypeError(f"{name}: src_key_padding_mask must be bool or floating, got {padding.dtype}")
         valid = ~padding if padding.dtype == torch.bool else padding == 0
+        floats_on_cpu = padding.is_floating_point() and padding.device.type == "cpu"
+        if floats_on_cpu and not torch.compiler.is_compiling() and not bool((valid | (padding == -torch.inf)).all()):
+            raise ValueError(f"{name}: src_key_padding_mask of floats must hold 0 and -inf alone")
     if mask is None or is_causal:
         return x, valid, None
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{name}: src_mask must be a torch.Tensor, got {type(mask).__name__}")
     if mask.shape not in ((num_frames, num_frames), (batch * layer.num_heads, num_frames, num_frames)):
         wanted = f"[{num_frames}, {num_frames}] or [{batch * layer.num_heads}, {num_frames}, {num_frames}]"
         raise ValueError(f"{name}: src_mask must be {wanted}, got {list(mask.shape)}")
@@ -45,16 +53,16 @@ def prepare(
 
 
 def checked_gates(name: str, gates: Any, shape: torch.Size) -> Gates:
-    """Forced gates (attention, feed_forward), bool [B, T] each."""
+    """Forced gates (attention, feed_forward), bool [B, T] each; of one sequence [T] too."""
     if len(gates) != 2:
         raise ValueError(f"{name}: gates must be (attention, feed_forward), got {len(gates)} of them")
     for part, gate in zip(("attention", "feed-forward"), gates, strict=True):
         if not isinstance(gate, Tensor) or gate.dtype != torch.bool:
             got = gate.dtype if isinstance(gate, Tensor) else type(gate).__name__
             raise TypeError(f"{name}: {part} gates must be bool, got {got}")
-        if gate.shape != shape:
+        if gate.shape != shape and not (shape[0] == 1 and gate.shape == shape[1:]):
             raise ValueError(f"{name}: {part} gates must be [B, T] = {list(shape)}, got {list(gate.shape)}")
-    return gates[0], gates[1]
+    return gates[0].view(shape), gates[1].view(shape)
 
 
 def batched(value: Tensor, src: Tensor, batch_first: bool) -> Tensor:

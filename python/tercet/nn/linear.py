@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
@@ -21,6 +21,7 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
     if (
         rows.device.type == "cpu"
         and rows.dtype == weight.dtype
+        and type(weight) in (Tensor, nn.Parameter)  # no subclass with products of its own
         and rows.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()

@@ -8,17 +8,19 @@ at keep rate p the share saved falls from 1 - p to (1 - p)^B with B streams.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from tercet.files import read_tensors, write_tensors
 from tercet.nn.attention import key_ranges
-from tercet.ops import _native
-from tercet.ops.gating import kept_attention
+from tercet.nn.block import finite_frames
+from tercet.ops import _checks, _native
+from tercet.ops.gating import kept_attention_op
 
 if TYPE_CHECKING:
     from tercet.nn.gating import ArbitratedEncoder, ArbitratedEncoderLayer
@@ -30,31 +32,32 @@ _SAVED = ("keys", "values", "frames", "positions", "gates")
 
 class _NativeStack:
     """A stack's parameters as native code takes them. Looking them up takes as long as half the frame's products do, so
-    a state keeps them as long as they are the encoder's."""
+    they are kept as long as they are the encoder's."""
 
     def __init__(self, encoder: ArbitratedEncoder) -> None:
         first = encoder.blocks[0]
-        self.encoder, self.dtype, self.dim = encoder, first.self_attn.in_proj_weight.dtype, first.dim
-        self.acoustic_dim, self.reads_acoustic = first.acoustic_dim, first.arbiter_input != "block"
+        self.dtype, self.dim = first.self_attn.in_proj_weight.dtype, first.dim
         self.window = -1 if first.left is None else first.left + 1
         self.options = (first.norm_first, first.keys == "all", _ACTIVATIONS.index(first.fused))
         self.heads = first.num_heads, first.feed_forward_dim, first.acoustic_dim
         self.blocks = [_arguments(block) for block in encoder.blocks]
-        self.held = [
+        self.kinds = [_kind(block) for block in encoder.blocks]
+        self.held: list[tuple[dict[str, Any], str, Any]] = [
             (table, name, value)
             for module in encoder.modules()
-            for table in (module._parameters, module._buffers)
+            for table in (module._modules, module._parameters, module._buffers)
             for name, value in table.items()
             if value is not None
         ]
-        self.addresses = [value.data_ptr() for _, _, value in self.held]
+        self.tensors = [value for _, _, value in self.held if isinstance(value, Tensor)]
+        self.addresses = [value.data_ptr() for value in self.tensors]
 
     def holds(self, encoder: ArbitratedEncoder) -> bool:
-        """Whether these are still the encoder's parameters, where they were."""
+        """Whether these are still the encoder's modules and parameters, where they were."""
         return (
-            self.encoder is encoder
-            and [value.data_ptr() for _, _, value in self.held] == self.addresses
+            [value.data_ptr() for value in self.tensors] == self.addresses
             and not [name for table, name, value in self.held if table.get(name) is not value]
+            and [_kind(block) for block in encoder.layers] == self.kinds
         )
 
     def step(self, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int) -> Tensor:
@@ -97,7 +100,6 @@ class StreamState:
     frames: Tensor
     positions: Tensor
     gates: Tensor
-    _native: _NativeStack | None = field(default=None, repr=False, compare=False)
 
     def reset_(self, streams: Tensor | list[int] | None = None) -> StreamState:
         """Forget some streams, given by their numbers, or all."""
@@ -110,9 +112,15 @@ class StreamState:
         """Write the state to one safetensors file, whole or not at all."""
         write_tensors(Path(path), {name: getattr(self, name) for name in _SAVED})
 
+    def to(self, device: torch.device | str) -> StreamState:
+        """A copy on a device."""
+        return StreamState(*(getattr(self, name).to(device) for name in _SAVED))
+
     @classmethod
     def load(cls, path: Path | str) -> StreamState:
-        """Read what `save` wrote.
+        """Read what `save` wrote, onto the CPU.
+
+        `step` refuses it for a model of other sizes; whether it belongs to a model of the same sizes is not seen.
 
         Raises:
             ValueError: the file is absent, broken, or holds something else.
@@ -121,7 +129,14 @@ class StreamState:
         if set(tensors) != set(_SAVED):
             got = ", ".join(sorted(tensors))
             raise ValueError(f"{path}: expected the state of a stream ({', '.join(_SAVED)}), got {got}")
-        return cls(tensors["keys"], tensors["values"], tensors["frames"], tensors["positions"], tensors["gates"])
+        state = cls(tensors["keys"], tensors["values"], tensors["frames"], tensors["positions"], tensors["gates"])
+        if (
+            state.frames.dtype != torch.int64
+            or state.positions.dtype != torch.int64
+            or bool((state.positions < 0).any())
+        ):
+            raise ValueError(f"{path}: expected frames and positions as int64, no position negative")
+        return state
 
 
 def initial_state(encoder: ArbitratedEncoder, batch_size: int) -> StreamState:
@@ -134,8 +149,11 @@ def initial_state(encoder: ArbitratedEncoder, batch_size: int) -> StreamState:
                 f"{name}: a stream needs layers with a window to the left and none to the right (causal=True,"
                 f" window=frames), got left {block.left}, right {block.right}"
             )
-        if block.left != first.left:
-            raise ValueError(f"{name}: all layers must have one window, got {first.left} and {block.left}")
+        if (block.left, block.dim) != (first.left, first.dim):
+            got = f"{first.left}, {first.dim} and {block.left}, {block.dim}"
+            raise ValueError(f"{name}: all layers must have one window and d_model, got {got}")
+        if block.capacity is not None:
+            raise ValueError(f"{name}: a stream knows no capacity, which counts whole sequences; got {block.capacity}")
     if batch_size < 0:
         raise ValueError(f"{name}: batch_size must not be negative, got {batch_size}")
     assert first.left is not None
@@ -154,32 +172,48 @@ def step(
     encoder: ArbitratedEncoder, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int | None
 ) -> Tensor:
     """The encoder's output for the next frames of each stream [B, t, d_model]; the state is moved on."""
-    stack = state._native
-    if stack is None or not stack.holds(encoder):
-        stack = state._native = _NativeStack(encoder) if _fits(encoder) else None
-    _check(encoder, frames, state, acoustic)
-    sound = acoustic if acoustic is not None or encoder.blocks[0].arbiter_input == "block" else frames
-    if stack is not None and frames.shape[0] * frames.shape[1] <= NATIVE_ROWS:
-        out = stack.step(frames, state, sound, _native.threads(num_threads or 0))
+    first, batch, count = encoder.blocks[0], *frames.shape[:2]
+    sound = frames if acoustic is None else acoustic
+    _check(encoder, frames, state, sound if first.arbiter_input != "block" else None)
+    threads = _native.threads(_checks.threads("nn.ArbitratedEncoder.step", num_threads))
+    stack = _native_stack(encoder) if batch * count <= NATIVE_ROWS else None
+    if stack is not None:
+        out = stack.step(frames, state, sound if first.arbiter_input != "block" else None, threads)
     else:
         out, gates = frames, []
-        finite = frames.sum(-1).isfinite()
         for i, block in enumerate(encoder.blocks):
-            out, *pair = _chunk(block, out, finite, state, i, sound)
+            out, *pair = _chunk(block, out, state, i, sound)
             gates.append(torch.stack(pair))
         state.gates = torch.stack(gates)
-        state.positions += frames.shape[1]
+        state.positions += count
     return out if encoder.norm is None else encoder.norm(out)
 
 
-def _fits(encoder: ArbitratedEncoder) -> bool:
-    """Whether native code can run the stack."""
-    weight = encoder.blocks[0].self_attn.in_proj_weight
+_stacks: WeakKeyDictionary[ArbitratedEncoder, _NativeStack] = WeakKeyDictionary()
+
+
+def _native_stack(encoder: ArbitratedEncoder) -> _NativeStack | None:
+    """The stack for native code, where that can run it."""
+    stack = _stacks.get(encoder)
+    if stack is not None and stack.holds(encoder):
+        return stack
+    weight, kinds = encoder.blocks[0].self_attn.in_proj_weight, {_kind(block) for block in encoder.blocks}
     known = weight.device.type == "cpu" and weight.dtype in _native.DTYPE_CODES
-    return known and all(block.fused in _ACTIVATIONS for block in encoder.blocks)
+    if not known or len(kinds) > 1 or encoder.blocks[0].fused not in _ACTIVATIONS:
+        _stacks.pop(encoder, None)
+        return None
+    stack = _stacks[encoder] = _NativeStack(encoder)
+    return stack
+
+
+def _kind(block: Any) -> tuple[Any, ...]:
+    """What blocks must share to run in one native loop."""
+    return (block.dim, block.num_heads, block.feed_forward_dim, block.norm_first, block.keys, block.left,
+            block.arbiter_input, block.acoustic_dim, block.activation)  # fmt: skip
 
 
 def _check(encoder: ArbitratedEncoder, frames: Tensor, state: StreamState, acoustic: Tensor | None) -> None:
+    """What native code reads is there: it trusts these sizes."""
     name, first = "tercet.nn.ArbitratedEncoder.step", encoder.blocks[0]
     if encoder.training:
         raise RuntimeError(f"{name}: a stream is for evaluation; call .eval() first")
@@ -190,16 +224,27 @@ def _check(encoder: ArbitratedEncoder, frames: Tensor, state: StreamState, acous
         raise TypeError(
             f"{name}: frames must be {weight.dtype} on {weight.device}, got {frames.dtype} on {frames.device}"
         )
-    window = 0 if first.left is None else first.left + 1
-    wanted = [len(encoder.blocks), len(frames), window, first.dim]
-    if list(state.keys.shape) != wanted or state.keys.dtype != weight.dtype:
-        raise ValueError(
-            f"{name}: state must be of this model and batch, [num_layers, B, window, d_model] = {wanted} of"
-            f" {weight.dtype}, got {list(state.keys.shape)} of {state.keys.dtype}"
-        )
-    if acoustic is not None and acoustic.shape != (*frames.shape[:2], first.acoustic_dim):
+    slots = (len(encoder.layers), frames.shape[0], 0 if first.left is None else first.left + 1)
+    for part, shape, dtype in (
+        ("keys", (*slots, first.dim), weight.dtype),
+        ("values", (*slots, first.dim), weight.dtype),
+        ("frames", slots, torch.int64),
+        ("positions", slots[1:2], torch.int64),
+    ):
+        held = getattr(state, part)
+        if held.shape != shape or held.dtype != dtype or held.device != weight.device or not held.is_contiguous():
+            raise ValueError(
+                f"{name}: state must be of this model and batch, {part} {list(shape)} of {dtype} on {weight.device},"
+                f" got {list(held.shape)} of {held.dtype} on {held.device}"
+            )
+    if acoustic is None:
+        return
+    if acoustic.shape != (*frames.shape[:2], first.acoustic_dim):
         sizes = [*frames.shape[:2], first.acoustic_dim]
         raise ValueError(f"{name}: acoustic must be {sizes}, got {list(acoustic.shape)}")
+    if acoustic.dtype != weight.dtype or acoustic.device != weight.device:
+        got = f"{acoustic.dtype} on {acoustic.device}"
+        raise TypeError(f"{name}: acoustic must be {weight.dtype} on {weight.device}, got {got}")
 
 
 def _arguments(block: ArbitratedEncoderLayer) -> tuple[Any, ...]:
@@ -228,9 +273,10 @@ def _arguments(block: ArbitratedEncoderLayer) -> tuple[Any, ...]:
 
 
 def _chunk(
-    block: ArbitratedEncoderLayer, x: Tensor, finite: Tensor, state: StreamState, layer: int, acoustic: Tensor | None
+    block: ArbitratedEncoderLayer, x: Tensor, state: StreamState, layer: int, acoustic: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One block's output for a chunk [B, t, d_model], and both gates [B, t]; its keys and values join the state."""
+    finite = finite_frames(x)
     gate = block.decide(x, "attention", finite, None, acoustic)
     frames, rows = x.flatten(0, 1), gate.on.flatten().nonzero().squeeze(1)
     kept = frames.index_select(0, rows)
@@ -250,7 +296,8 @@ def _chunk(
     at_grid = rows // num_frames * (window + num_frames) + window + rows % num_frames
     starts, ends = key_ranges(whole, at_grid, block.left, 0)
     all_keys, all_values = (part.flatten(0, 1).index_select(0, packed) for part in (seen.keys, seen.values))
-    mixed = kept_attention(queries, all_keys, all_values, starts, ends, num_heads=block.num_heads)
+    queries = queries.to(all_keys.dtype)  # under autocast they are not the state's
+    mixed = kept_attention_op(queries, all_keys, all_values, starts, ends, block.num_heads, 0)
     x = block.put(frames, rows, kept, block.attention_output(mixed), block.norm1, gate, x.shape, owned=False)
     feed_forward = block.decide(x, "feed_forward", finite, None, acoustic)
     x, feed_forward = block.transform_kept(x, feed_forward)
@@ -276,7 +323,8 @@ def _remember(state: StreamState, layer: int, keys: Tensor, values: Tensor, offe
     laid_out = []
     for ring, new in ((state.keys[layer], keys), (state.values[layer], values)):
         old = ring.gather(1, slots[..., None].expand(-1, -1, ring.shape[2]))
-        fresh = new.new_zeros(batch * count, ring.shape[2]).index_copy_(0, rows, new).unflatten(0, (batch, count))
+        fresh = ring.new_zeros(batch * count, ring.shape[2]).index_copy_(0, rows, new.to(ring.dtype))
+        fresh = fresh.unflatten(0, (batch, count))
         laid_out.append(torch.cat([old, fresh], 1))
         last = torch.arange(max(0, count - window), count, device=rows.device)
         after = state.positions[:, None] + last
