@@ -170,6 +170,8 @@ def test_bad_files_are_named(folder: Path, capsys: pytest.CaptureFixture[str], t
     assert "text.wav: expected a sound file: " in errors(capsys, *asked, tmp_path / "text.wav")
     soundfile.write(tmp_path / "silent.wav", np.zeros(0), 8000)
     assert "silent.wav: the sound file holds no samples" in errors(capsys, *asked, tmp_path / "silent.wav")
+    soundfile.write(tmp_path / "click.wav", np.full(1, 0.5), 192000)
+    assert "click.wav: the sound file holds no samples" in errors(capsys, *asked, tmp_path / "click.wav")
     soundfile.write(tmp_path / "nan.wav", np.full(400, np.nan), 8000, subtype="FLOAT")
     assert "nan.wav: samples must be finite" in errors(capsys, *asked, tmp_path / "nan.wav")
     half = (folder / "sound.wav").read_bytes()[:20]
