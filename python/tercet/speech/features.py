@@ -48,8 +48,8 @@ def checked_samples(op: str, samples: Tensor) -> Tensor:
         raise ValueError(f"{op}: samples must be [n], got {list(samples.shape)}")
     good = samples.abs() <= LOUDEST  # not for NaN
     if not bool(good.all()):
-        got = float(samples[~good][0])
-        raise ValueError(f"{op}: samples must be finite and at most {LOUDEST:g} in size, got {got}")
+        bad = float(samples[~good][0])
+        raise ValueError(f"{op}: samples must be finite and at most {LOUDEST:g} in size, got {bad}")
     return samples.float()
 
 
