@@ -11,17 +11,18 @@ Systems, each trained for the same number of steps on the same strings:
 
 - all_on: every block runs at every frame.
 - gated: arbitrators, steered to TARGET of the whole model's multiply-adds.
-- window: every block runs, attention sees fewer frames: of WINDOWS, each trained with the first seed, the one that
+- window: every block runs, attention sees fewer frames: of WINDOWS, each trained with seed 0, the one that
   saves most at a ratio of word errors of at most RATIO, or has the fewest errors where none does; the other seeds train
   that one alone.
 - small: every block runs, of the narrowest width that computes at least TARGET of what all_on does.
-- weight W: arbitrators at a fixed cost weight, with the first seed: the curve.
+- weight W: arbitrators at a fixed cost weight, with seed 0: the curve.
 
 They share the warm-up of a speaker and a seed, in which all blocks run (small, of another width, has its own); after it
 gates, cost or window differ. Tested on strings of every clip of the speaker who was held out, once at each of SNRS.
 Shares of compute are of all_on's multiply-adds on the same strings; those with features count log-mel frames too, which
-every system must compute. Intervals are bootstrapped over strings, paired:
-all systems and seeds of a string go together, strings are drawn within speakers.
+every system must compute. The largest possible saving of a window is that of frames that see themselves alone, where
+windows are full. Intervals are bootstrapped over strings, paired: all systems and seeds of a string go together,
+strings are drawn within speakers.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ FIRST_SEED = 0  # of windows, from which one is chosen, and of the curve
 HERE = Path(__file__).resolve().parent
 COUNTS = ("errors", "words", "spent", "dense", "spent_speech", "dense_speech")
 System = tuple[TrainingSettings, ModelSettings]
+_ABSENT = object()  # a setting that there was not
 
 
 def dense_cost(sizes: ModelSettings) -> int:
@@ -117,9 +119,12 @@ class Bench:
         path = self.path(speaker, seed, system)
         found = read_json(path)
         for name, own in _as_stored(*self.settings(seed, system)).items():
-            before = found.get(name)
-            if before != own:
-                raise ValueError(f"{path}: it was measured with {name} settings {before}, today's are {own}")
+            before = found.get(name) or {}
+            differ = sorted(key for key in {*own, *before} if own.get(key, _ABSENT) != before.get(key, _ABSENT))
+            if differ:
+                raise ValueError(
+                    f"{path}: it was measured with other {name} settings than today's: {', '.join(differ)}"
+                )
         return found
 
     def frames_of(self, speaker: str) -> Any:
