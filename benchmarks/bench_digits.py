@@ -2,23 +2,27 @@
 
     python benchmarks/bench_digits.py --work WORK [--speakers theo,george] [--seeds 0,1,2] [--systems all_on,gated]
 
-trains what WORK does not hold yet and writes benchmarks/results/digits.json and digits.png from all it holds. A killed
-run goes on where it was; several processes may work on parts of their own (other speakers or seeds) in one folder.
+trains what WORK does not hold yet. Once all_on and gated are there for all speakers and the seeds, it writes
+benchmarks/results/digits.json and digits.png; with --out, it writes what there is into that folder. A killed run keeps
+warm-ups and systems that it had finished; several processes may work on parts of their own (other speakers or seeds)
+in one folder. What WORK holds of other settings than today's is refused.
 
 Systems, each trained for the same number of steps on the same strings:
 
 - all_on: every block runs at every frame.
 - gated: arbitrators, steered to TARGET of the whole model's multiply-adds.
-- window: every block runs, attention sees fewer frames: of WINDOWS, each trained with the first seed, the one that
+- window: every block runs, attention sees fewer frames: of WINDOWS, each trained with seed 0, the one that
   saves most at a ratio of word errors of at most RATIO, or has the fewest errors where none does; the other seeds train
   that one alone.
 - small: every block runs, of the narrowest width that computes at least TARGET of what all_on does.
-- weight W: arbitrators at a fixed cost weight, with the first seed: the curve.
+- weight W: arbitrators at a fixed cost weight, with seed 0: the curve.
 
 They share the warm-up of a speaker and a seed, in which all blocks run (small, of another width, has its own); after it
 gates, cost or window differ. Tested on strings of every clip of the speaker who was held out, once at each of SNRS.
-Shares of compute are of all_on's multiply-adds on the same strings. Intervals are bootstrapped over strings, paired:
-all systems and seeds of a string go together, strings are drawn within speakers.
+Shares of compute are of all_on's multiply-adds on the same strings; those with features count log-mel frames too, which
+every system must compute. The largest possible saving of a window is that of frames that see themselves alone, where
+windows are full. Intervals are bootstrapped over strings, paired: all systems and seeds of a string go together,
+strings are drawn within speakers.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ from tercet.speech import (
 )
 from tercet.speech.digits import BLANK
 from tercet.speech.features import BINS, STACK
+from tercet.speech.model import LOG_MEL_COST
 from tercet.speech.plotting import Point, plot_compute
 from tercet.speech.strings import TEST_SNRS
 
@@ -58,9 +63,11 @@ TARGET, RATIO = 0.38, 1.03
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 WINDOWS = (0, 1, 2, 4)
 RESAMPLES = 10_000
+FIRST_SEED = 0  # of windows, from which one is chosen, and of the curve
 HERE = Path(__file__).resolve().parent
 COUNTS = ("errors", "words", "spent", "dense", "spent_speech", "dense_speech")
 System = tuple[TrainingSettings, ModelSettings]
+_ABSENT = object()  # a setting that there was not
 
 
 def dense_cost(sizes: ModelSettings) -> int:
@@ -97,17 +104,43 @@ class Bench:
         self.clips, self.work = clips, work
         work.mkdir(parents=True, exist_ok=True)
         self.warm: tuple[tuple[str, int], Checkpoint] | None = None
+        self.frames: dict[str, Any] = {}
 
     def path(self, speaker: str, seed: int, system: str) -> Path:
         return self.work / f"{speaker} {seed} {system}.json"
+
+    def settings(self, seed: int, system: str) -> System:
+        """Of training and model."""
+        training, sizes = systems()[system]
+        return replace(training, seed=seed), sizes
+
+    def read(self, speaker: str, seed: int, system: str) -> dict[str, Any]:
+        """What was measured before. ValueError: with other settings than today's."""
+        path = self.path(speaker, seed, system)
+        found = read_json(path)
+        for name, own in _as_stored(*self.settings(seed, system)).items():
+            before = found.get(name) or {}
+            differ = sorted(key for key in {*own, *before} if own.get(key, _ABSENT) != before.get(key, _ABSENT))
+            if differ:
+                raise ValueError(
+                    f"{path}: it was measured with other {name} settings than today's: {', '.join(differ)}"
+                )
+        return found
+
+    def frames_of(self, speaker: str) -> Any:
+        """Frames of each string of a speaker's test, int64 [strings]."""
+        if speaker not in self.frames:
+            strings = strings_to_test(self.clips, speaker, SNRS)
+            self.frames[speaker] = np.array([len(string.speech) for string in strings])
+        return self.frames[speaker]
 
     def measure(self, speaker: str, seed: int, system: str) -> None:
         """Train and test one system, unless that was done."""
         path = self.path(speaker, seed, system)
         if path.exists():
+            self.read(speaker, seed, system)
             return
-        started, (training, sizes) = time.perf_counter(), systems()[system]
-        training = replace(training, seed=seed)
+        started, (training, sizes) = time.perf_counter(), self.settings(seed, system)
         start = self._warm_up(speaker, seed) if sizes.dim == SIZES.dim else None
         result = train(self.clips, training, sizes, hold_out=speaker, start=start)
         strings = strings_to_test(self.clips, speaker, SNRS)
@@ -115,7 +148,7 @@ class Bench:
         seconds = time.perf_counter() - started
         counts = {name: getattr(found, name).tolist() for name in COUNTS}
         snrs, noises = [string.snr for string in strings], [string.noise for string in strings]
-        settings = {"training": asdict(training), "model": asdict(sizes)}
+        settings = _as_stored(training, sizes)
         write_json(path, {**counts, "snr": snrs, "noise": noises, "seconds": seconds, **settings})
         rates = (
             f"{100 * found.word_error_rate:.1f} % word errors, {100 * found.compute_share:.1f} % of its multiply-adds"
@@ -139,13 +172,19 @@ class Bench:
         paths = [[self.path(speaker, seed, system) for speaker in speakers] for seed in seeds]
         if not all(path.exists() for row in paths for path in row):
             return None
-        rows = [[read_json(path) for path in row] for row in paths]
+        rows = [[self.read(speaker, seed, system) for speaker in speakers] for seed in seeds]
         found: dict[str, Any] = {
             name: np.stack([np.concatenate([part[name] for part in row]) for row in rows]) for name in COUNTS
         }
+        found["frames"] = np.tile(np.concatenate([self.frames_of(speaker) for speaker in speakers]), (len(seeds), 1))
         found["snr"] = np.concatenate([part["snr"] for part in rows[0]])
         found["speaker"] = np.repeat(speakers, [len(part["snr"]) for part in rows[0]])
         return found
+
+
+def _as_stored(training: TrainingSettings, sizes: ModelSettings) -> dict[str, Any]:
+    """Settings as a measured part keeps them."""
+    return {"training": asdict(training), "model": asdict(sizes)}
 
 
 def figures(found: dict[str, Any], dense: dict[str, Any], chosen: Any = slice(None)) -> dict[str, float]:
@@ -154,10 +193,12 @@ def figures(found: dict[str, Any], dense: dict[str, Any], chosen: Any = slice(No
     def total(counts: dict[str, Any], name: str) -> float:
         return float(counts[name][:, chosen].sum())
 
+    features = LOG_MEL_COST * total(dense, "frames")
     return {
         "word_error_rate": total(found, "errors") / total(found, "words"),
         "compute_share": total(found, "spent") / total(dense, "dense"),
         "compute_share_speech": total(found, "spent_speech") / total(dense, "dense_speech"),
+        "compute_share_with_features": (total(found, "spent") + features) / (total(dense, "dense") + features),
     }
 
 
@@ -174,10 +215,10 @@ def ratio_interval(found: dict[str, Any], dense: dict[str, Any]) -> dict[str, An
     return {"word_error_ratio": float(ours.sum() / theirs.sum()), "word_error_ratio_95": [float(low), float(high)]}
 
 
-def choose_window(bench: Bench, seed: int, speakers: list[str]) -> str | None:
+def choose_window(bench: Bench, speakers: list[str]) -> str | None:
     """The window that is reported (see the module); None before all were measured."""
-    dense = bench.pooled("all_on", [seed], speakers)
-    measured = {window: bench.pooled(f"window {window}", [seed], speakers) for window in WINDOWS}
+    dense = bench.pooled("all_on", [FIRST_SEED], speakers)
+    measured = {window: bench.pooled(f"window {window}", [FIRST_SEED], speakers) for window in WINDOWS}
     if dense is None or any(found is None for found in measured.values()):
         return None
     errors = {window: found["errors"].sum() for window, found in measured.items() if found is not None}
@@ -188,7 +229,8 @@ def choose_window(bench: Bench, seed: int, speakers: list[str]) -> str | None:
 def results(bench: Bench, seeds: list[int], speakers: list[str]) -> dict[str, Any]:
     """All that was measured for all these speakers."""
     made: dict[str, Any] = {"speakers": speakers, "seeds": seeds, "snr": list(SNRS), "target_compute": TARGET}
-    window = choose_window(bench, seeds[0], speakers)
+    window = choose_window(bench, speakers)
+    made["largest_possible_window_saving"] = 1 - dense_cost(replace(SIZES, window=0)) / dense_cost(SIZES)
     made |= {"model": asdict(SIZES), "small_model": asdict(smaller(SIZES, TARGET)), "training": asdict(TRAINING)}
     for name, system in (("all_on", "all_on"), ("gated", "gated"), ("window", window), ("small", "small")):
         done = [seed for seed in seeds if system and bench.pooled(system, [seed], speakers) is not None]
@@ -207,7 +249,7 @@ def results(bench: Bench, seeds: list[int], speakers: list[str]) -> dict[str, An
     for key, names in (("curve", [f"weight {w:g}" for w in WEIGHTS]), ("windows", [f"window {w}" for w in WINDOWS])):
         made[key] = {}
         for system in names:
-            found, dense = (bench.pooled(part, seeds[:1], speakers) for part in (system, "all_on"))
+            found, dense = (bench.pooled(part, [FIRST_SEED], speakers) for part in (system, "all_on"))
             if found is not None and dense is not None:
                 made[key][system] = {**figures(found, dense), **ratio_interval(found, dense)}
     if "gated" in made:
@@ -231,12 +273,12 @@ def draw(made: dict[str, Any], path: Path) -> None:
 
 
 def plan(chosen: list[str], seeds: list[int], speakers: list[str]) -> Iterator[tuple[str, int, str]]:
-    """What to train, in order: what shares a warm-up goes together; windows and the curve need the first seed alone."""
+    """What to train, in order: what shares a warm-up goes together; windows and the curve are of FIRST_SEED alone."""
     for seed in seeds:
         for speaker in speakers:
             for system in systems():
                 kind = system.split(" ")[0]
-                if kind in chosen and (seed == seeds[0] or kind not in ("window", "weight")):
+                if kind in chosen and (seed == FIRST_SEED or kind not in ("window", "weight")):
                     yield speaker, seed, system
 
 
@@ -244,7 +286,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="fsdd_8k.npz; default: in TERCET_DATA")
     parser.add_argument("--work", type=Path, required=True, help="folder for what is trained")
-    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for digits.json and digits.png")
+    parser.add_argument("--out", type=Path, help="folder for digits.json and digits.png, of whatever is there")
     parser.add_argument("--speakers", help="commas between; default: all")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--systems", default="all_on,gated,small,window,weight")
@@ -264,13 +306,18 @@ def main() -> None:
     speakers = options.speakers.split(",") if options.speakers else clips.names()
     for speaker, seed, system in plan(chosen, seeds, speakers):
         bench.measure(speaker, seed, system)
-    window = choose_window(bench, seeds[0], speakers)
-    for seed in seeds[1:] if window is not None and "window" in chosen else ():
+    window = choose_window(bench, speakers)
+    for seed in seeds if window is not None and "window" in chosen else ():
         for speaker in speakers:
             bench.measure(speaker, seed, str(window))
     made = results(bench, seeds, speakers)
-    write_json(options.out / "digits.json", made)
-    draw(made, options.out / "digits.png")
+    whole = speakers == clips.names() and all(made.get(name, {}).get("seeds") == seeds for name in ("all_on", "gated"))
+    if options.out is not None or whole:
+        out = options.out or HERE / "results"
+        write_json(out / "digits.json", made)
+        draw(made, out / "digits.png")
+    else:
+        print("digits.json was not written: all_on and gated are not there for all speakers and seeds")
     for name in ("all_on", "gated", "window", "small"):
         if name in made:
             print(name, {key: value for key, value in made[name].items() if not key.startswith("by_")})

@@ -5,8 +5,9 @@
 
 Arbitrators are calibrated to the keep rate. Calls go round a few batches of random frames; torch's dense layer, which
 has no arbitrators, runs without its fused inference path. After timing, every rival's result on the last batch is
-compared with ours for the same gates. Training draws its gates, without dropout; the step is forward and backward, to
-the frames and all weights. What streams is timed by bench_streaming.py.
+compared with ours for the same gates, and ours in inference with masked dense, which is torch alone. Training draws its
+gates, without dropout; the step is forward and backward, to the frames and all weights. What streams is timed by
+bench_streaming.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
-from rivals_of_gating import BLOCKS, Block, Gates
+from rivals_of_gating import BLOCKS, Block, Gates, masked_dense, tercet
 from tercet.nn import ArbitratedEncoderLayer
 from timing import assert_close, measure
 
@@ -166,14 +167,17 @@ def bench_block(benchmark: BenchmarkFixture, case: Case) -> None:
 
 
 def compare(case: Case, block: Block, layer: Any, rivals: Rivals, x: Tensor, probe: Tensor) -> None:
-    """The rival's output, and in training gradients, with those of ours for the same gates."""
+    """The rival's output, and in training gradients, with those of ours for the same gates; ours in inference with
+    masked dense."""
     count = round(case.keep * case.size[1])
     everything = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     gates: Gates = the_best(rivals.ours, x, count)
     if case.name == "torch dense":
         gates = (everything, everything)
     exact = ArbitratedEncoderLayer.from_torch(rivals.dense, keys=case.keys, mode="compact")
-    got, want = block.run(layer, x, gates, count), exact(x, gates=gates)
+    independent = block.run is tercet and not case.trains
+    got = block.run(layer, x, gates, count)
+    want = masked_dense(exact, x, gates, count) if independent else exact(x, gates=gates)
     assert_close(got.detach().float(), want.detach().float(), TOLERANCE[case.dtype])
     if case.trains:
         shared = [name for name, _ in rivals.dense.named_parameters()]

@@ -16,7 +16,6 @@ def measure(
     benchmark: BenchmarkFixture,
     call: Callable[..., Any],
     fresh: Callable[[], tuple[Any, ...]],
-    seconds: float = SECONDS,
 ) -> None:
     """Time `call(*fresh())`; drawing the arguments is not timed."""
     rounds = 1

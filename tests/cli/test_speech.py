@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
-from spoken import write_tones
+from spoken import tones, write_tones
 from tercet.cli import app, main
+from tercet.cli.speech import reporting
 from tercet.speech import ModelSettings, TrainingSettings, evaluate, read_clips, strings_to_test
-from tercet.speech.storage import load_model
+from tercet.speech.storage import load_config, load_model
 
 pytest.importorskip("jiwer", reason="jiwer is not installed (extra `speech`)")
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed (extra `speech`)")
@@ -62,6 +65,7 @@ def test_train_prints_one_json_object(folder: Path) -> None:
     result = json.loads((folder / "train.json").read_text())
     assert result["path"] == str(folder / "gated")
     assert result["clips"] == 40
+    assert result["compute_share"] == load_config(folder / "gated")["compute_share"]
     assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2, 3, 4]
     assert sorted(path.name for path in (folder / "gated").iterdir()) == [
         "checkpoint.json",
@@ -75,6 +79,24 @@ def test_train_shows_progress_to_people(folder: Path) -> None:
     assert "30 clips of 3 speakers to learn from: ann, bob, cy" in shown
     assert "epoch    2  loss" in shown
     assert f"Model: {folder / 'shown'}" in shown
+    assert "The finished model takes 50." in shown or "The finished model takes 49." in shown
+    assert "not the target's" not in shown
+
+
+def test_train_says_where_a_target_is_out_of_reach(folder: Path) -> None:
+    shown = run(*training(folder, "missed", "--target-compute", 0.01))
+    share = load_config(folder / "missed")["compute_share"]
+    assert share > 0.02
+    assert f"missed: the model takes {100 * share:.1f} % of the multiply-adds, not the target's 1.0 %" in shown
+
+
+def test_the_bar_moves_within_an_epoch() -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True)
+    with reporting(shown, TrainingSettings(epochs=3)) as reporter:
+        reporter.on_start(tones(), 2)
+        reporter.on_step(2, 1, 4, 0.5)
+        assert reporter.progress is not None
+        assert reporter.progress.tasks[0].completed == 1.25
 
 
 def test_every_setting_reaches_the_run(folder: Path) -> None:
@@ -113,6 +135,7 @@ def test_eval_has_the_promised_keys_and_figures(folder: Path) -> None:
         assert found[name] == pytest.approx(getattr(wanted, name))
     assert found["words"] == 40
     assert list(found["by_snr"]) == ["20", "5"]
+    assert (found["hold_out"], found["heard_in_training"]) == ("ann", False)
     assert found["real_time_factor"] > 0
     assert 0 < found["step_median_ms"] <= found["step_95_ms"]
     shown = run(*asked)
@@ -124,6 +147,16 @@ def test_eval_has_the_promised_keys_and_figures(folder: Path) -> None:
 def test_eval_says_where_a_model_has_heard_the_speaker(folder: Path) -> None:
     shown = run("eval", "--model", folder / "gated", "--data", folder / "tones.npz", "--hold-out", "bob", "--beam", 2)
     assert "ann was held out in training, so it has heard clips of these strings" in " ".join(shown.split())
+
+
+def test_eval_tests_on_whom_training_held_out(folder: Path) -> None:
+    asked = ["eval", "--data", folder / "tones.npz", "--snr", 20, "--json", "--model"]
+    found = json.loads(run(*asked, folder / "gated"))
+    assert (found["hold_out"], found["heard_in_training"], found["words"]) == ("ann", False, 20)
+    found = json.loads(run(*asked, folder / "on"))
+    assert (found["hold_out"], found["heard_in_training"], found["words"]) == (None, False, 30)
+    found = json.loads(run(*asked, folder / "on", "--hold-out", "bob"))
+    assert (found["hold_out"], found["heard_in_training"], found["words"]) == ("bob", True, 20)
 
 
 def test_transcribe_hears_a_file_of_any_rate(folder: Path) -> None:
@@ -146,7 +179,10 @@ def test_plot_draws_compute_and_blocks(folder: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `plot`)")
     asked = ["plot", "--model", folder / "gated", "--model", folder / "on", "--out", folder / "pictures"]
     run(*asked, "--data", folder / "tones.npz", "--hold-out", "ann", "--snr", 20)
-    run(*asked[:-1], folder / "one", "--sound", folder / "sound.wav")
+    samples, _ = soundfile.read(folder / "sound.wav")
+    soundfile.write(folder / "other.wav", np.repeat(samples[:100], 2), 16000)  # 100 samples of ours: less than a frame
+    shown = run(*asked[:-1], folder / "one", "--sound", folder / "other.wav")
+    assert "other.wav: resampled from 16000 to 8000 Hz" in " ".join(shown.split())
     assert sorted(path.name for path in (folder / "pictures").iterdir()) == ["blocks.png", "compute.png"]
     assert [path.name for path in (folder / "one").iterdir()] == ["blocks.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (folder / "pictures").iterdir())
@@ -170,6 +206,8 @@ def test_bad_files_are_named(folder: Path, capsys: pytest.CaptureFixture[str], t
     assert "text.wav: expected a sound file: " in errors(capsys, *asked, tmp_path / "text.wav")
     soundfile.write(tmp_path / "silent.wav", np.zeros(0), 8000)
     assert "silent.wav: the sound file holds no samples" in errors(capsys, *asked, tmp_path / "silent.wav")
+    soundfile.write(tmp_path / "click.wav", np.full(1, 0.5), 192000)
+    assert "click.wav: the sound file holds no samples" in errors(capsys, *asked, tmp_path / "click.wav")
     soundfile.write(tmp_path / "nan.wav", np.full(400, np.nan), 8000, subtype="FLOAT")
     assert "nan.wav: samples must be finite" in errors(capsys, *asked, tmp_path / "nan.wav")
     half = (folder / "sound.wav").read_bytes()[:20]
@@ -192,6 +230,13 @@ def test_what_does_not_go_together_is_refused(folder: Path, capsys: pytest.Captu
     assert "give --data" in errors(capsys, "plot", "--model", folder / "on", "--out", folder / "x")
     shown = errors(capsys, "plot", "--model", folder / "on", "--out", folder / "x", "--data", data, "--string", 999)
     assert "--string must be one of the " in shown
+    shown = errors(capsys, "plot", "--model", folder / "on", "--out", folder / "x", "--data", data, "--sound", "no.wav")
+    assert "no.wav: no such sound file" in shown
+    assert not (folder / "x").exists()
+    for ratios in (["nan"], ["inf"], [10, 20, 10]):
+        given = [part for ratio in ratios for part in ("--snr", ratio)]
+        shown = errors(capsys, "eval", "--model", folder / "on", "--data", data, *given)
+        assert "--snr must be finite and given once each, got " in shown
 
 
 @pytest.mark.parametrize("missing", ["jiwer", "soundfile", "soxr"])

@@ -10,7 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.speech.features import BINS, FLOOR, FRAME, HOP, PRIOR, STACK, TRANSFORM, WINDOW, LogMel, mel_filters
+from tercet.speech.features import (
+    BINS,
+    FLOOR,
+    FRAME,
+    HOP,
+    PRIOR,
+    STACK,
+    TRANSFORM,
+    WINDOW,
+    FeatureState,
+    LogMel,
+    mel_filters,
+)
 
 
 def noise(count: int, seed: int) -> torch.Tensor:
@@ -67,6 +79,20 @@ def test_a_stream_in_pieces_gives_the_features_of_the_whole(seed: int, pieces: l
         found, state = features.step(part, state)
         rows.append(found)
     torch.testing.assert_close(torch.cat(rows, 1), features(samples), atol=1e-4, rtol=1e-4)
+
+
+def test_a_long_stream_keeps_its_mean() -> None:
+    """After hours a frame is small beside the sum: float32 would lose a part of each."""
+    features, piece = LogMel(), noise(FRAME, 7)[None]
+    _, state = features.step(piece, features.initial_state(1))
+    of_piece = features.log_mel(torch.cat([state.tail, piece], 1))[0].double().sum(0)
+    hours = 2.0**23  # log-mel frames that were heard
+    state = FeatureState(state.tail, hours * of_piece[None] / STACK, torch.tensor([hours]))
+    for _ in range(1000):
+        _, state = features.step(piece, state)
+    wanted = hours * of_piece / STACK + 1000 * of_piece
+    torch.testing.assert_close(state.total[0], wanted, rtol=0, atol=0.01)
+    assert state.count.tolist() == [hours + 4000]
 
 
 def test_normalisation_is_the_running_mean_with_a_prior() -> None:

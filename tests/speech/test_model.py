@@ -172,10 +172,58 @@ def test_a_transcript_hears_the_end_and_takes_any_length() -> None:
         assert found.gates.shape == (3, 2, frames)
         assert len(found.path) == frames
     assert transcribe(model, sound(6, 2), beam=4).gates.shape == (3, 2, 9)
-    with pytest.raises(ValueError, match=r"samples must be \[n\], got \[1, 9\]"):
-        transcribe(model, torch.zeros(1, 9))
-    with pytest.raises(ValueError, match=r"samples must be \[n\], got \[1, 9\]"):
-        Stream(model).hear(torch.zeros(1, 9))
+
+
+@given(st.integers(0, 2**32), st.integers(0, 6 * FRAME), st.lists(st.integers(1, 900), max_size=4))
+@settings(max_examples=15)
+def test_a_finished_stream_has_said_what_a_transcript_says(seed: int, count: int, pieces: list[int]) -> None:
+    model, samples = recognizer(seed), sound(6, seed)[:count]
+    stream, said = Stream(model), ()
+    for part in samples.tensor_split(np.cumsum(pieces).tolist()):
+        said += stream.hear(part)
+    said += stream.finish()
+    found = transcribe(model, samples)
+    assert said == stream.digits == found.digits
+    assert not len(stream.waiting)
+    assert torch.equal(stream.gates[:, :, -3:], found.gates[:, :, -3:])
+
+
+@pytest.mark.parametrize(
+    ("samples", "kind", "message"),
+    [
+        (torch.zeros(1, 9), ValueError, r"samples must be \[n\], got \[1, 9\]"),
+        (torch.zeros(()), ValueError, r"samples must be \[n\], got \[\]"),
+        (torch.tensor([0.0, torch.nan]), ValueError, "samples must be finite and at most 1000 in size, got nan"),
+        (torch.tensor([-torch.inf]), ValueError, "samples must be finite and at most 1000 in size, got -inf"),
+        (torch.tensor([0.1, -2000.0]), ValueError, "samples must be finite and at most 1000 in size, got -2000.0"),
+        (torch.full((2,), 1e300, dtype=torch.float64), ValueError, "at most 1000 in size, got 1e\\+300"),
+        (torch.zeros(400, dtype=torch.int16), TypeError, "samples must be a floating tensor, got torch.int16"),
+        ([0.0], TypeError, "samples must be a floating tensor, got list"),
+    ],
+)
+def test_samples_that_are_no_sound_are_refused_and_a_stream_goes_on(
+    samples: torch.Tensor, kind: type[Exception], message: str
+) -> None:
+    model, good = recognizer(12), sound(5, 3)
+    with pytest.raises(kind, match="tercet.speech.transcribe: .*" + message):
+        transcribe(model, samples)
+    stream, other = Stream(model), Stream(model)
+    stream.hear(good[:500])
+    other.hear(good[:500])
+    with pytest.raises(kind, match="tercet.speech.Stream: .*" + message):
+        stream.hear(samples)
+    assert stream.hear(good[500:]) == other.hear(good[500:])
+    assert torch.equal(stream.gates, other.gates)
+    assert torch.equal(stream.features.total, other.features.total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_samples_of_any_floating_dtype_are_heard_as_float32(dtype: torch.dtype) -> None:
+    model, samples = recognizer(13), sound(4, 5).to(dtype)
+    stream, other = Stream(model), Stream(model)
+    assert stream.hear(samples) == other.hear(samples.float())
+    assert torch.equal(stream.features.total, other.features.total)
+    assert torch.equal(transcribe(model, samples).path, transcribe(model, samples.float()).path)
 
 
 def _threads() -> Iterator[None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -151,6 +153,18 @@ def test_a_file_is_read_split_and_scaled(tmp_path: Path) -> None:
         ({"digit": np.array([1, 2])}, "digit, speaker and index must each hold 60 values"),
         ({"digit": np.full(60, 11)}, "digits must be 0..9, got 11..11"),
         ({"audio": None}, "expected an npz file of spoken digits"),
+        ({"audio": np.zeros((2, 9), np.int16)}, r"audio must be int16 \[samples\], got int16 \[2, 9\]"),
+        ({"audio": np.zeros(9)}, r"audio must be int16 \[samples\], got float64 \[9\]"),
+        ({"audio": np.zeros(9, np.int32)}, r"audio must be int16 \[samples\], got int32 \[9\]"),
+        ({"offsets": np.array(["0", "9"])}, r"offsets must be integers \[clips \+ 1\], got <U1 \[2\]"),
+        ({"offsets": np.array([0.0, 9.0])}, r"offsets must be integers \[clips \+ 1\], got float64 \[2\]"),
+        ({"offsets": np.array(9)}, r"offsets must be integers \[clips \+ 1\], got int64 \[\]"),
+        ({"digit": np.full(60, 1.5)}, r"digit must be integers \[clips\], got float64 \[60\]"),
+        ({"index": np.zeros((60, 1), int)}, r"index must be integers \[clips\], got int64 \[60, 1\]"),
+        ({"speaker": np.arange(60)}, r"speaker must be strings \[clips\], got int64 \[60\]"),
+        ({"sr": np.array([8000, 8000])}, r"sr must be an integer, got int64 \[2\]"),
+        ({"sr": np.array("8000")}, r"sr must be an integer, got <U4 \[\]"),
+        ({"speaker": np.array([None] * 60)}, "expected an npz file of spoken digits"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(tmp_path: Path, change: dict[str, np.ndarray], message: str) -> None:
@@ -170,6 +184,39 @@ def test_absent_empty_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"half\.npz: expected an npz file of spoken digits"):
         read_clips(tmp_path / "half.npz")
+    np.save(tmp_path / "one.npy", np.zeros(9, np.int16))
+    with pytest.raises(ValueError, match=r"one\.npy: expected an npz file of spoken digits"):
+        read_clips(tmp_path / "one.npy")
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_a_file_with_a_few_other_bytes_is_read_or_named(packed: bytes, data: st.DataObject) -> None:
+    """Bytes of the compressed data, of headers and of the directory alike."""
+    broken = bytearray(packed)
+    for _ in range(data.draw(st.integers(1, 4))):
+        broken[data.draw(st.integers(0, len(broken) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tones.npz"
+        path.write_bytes(broken)
+        clips, message = None, f"{path}: "
+        try:
+            clips = read_clips(path)
+        except ValueError as error:
+            message = str(error)
+        assert message.startswith(f"{path}: ")
+        if clips is not None:
+            assert len(clips.audio) == len(clips.digits) == len(clips.speakers) == len(clips.test)
+
+
+@pytest.fixture(scope="module")
+def packed() -> bytes:
+    """A small file of two clips, compressed."""
+    file = io.BytesIO()
+    audio = (1000 * np.sin(np.arange(900))).astype(np.int16)
+    np.savez_compressed(file, audio=audio, offsets=np.array([0, 400, 900]), digit=np.array([1, 2]),
+                        speaker=np.array(["ann", "bob"]), index=np.array([0, 9]), sr=np.array(8000))  # fmt: skip
+    return file.getvalue()
 
 
 def test_the_spoken_digits(data: Path) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from spoken import tones
 from tercet.checkpoints import Checkpoint
 from tercet.speech import ModelSettings, Reporter, StringMaker, TrainingResult, TrainingSettings, train, warm_up
-from tercet.speech.storage import load_model
+from tercet.speech.storage import load_config, load_model
 
 SIZES = ModelSettings(dim=16, num_layers=2, num_heads=2, feed_forward_dim=32, window=8, context=3)
 TINY = TrainingSettings(cost_weight=0.3, epochs=6, batches=3, batch_size=4, warm_up=0.3, checkpoint_every=2)
@@ -64,8 +65,22 @@ def test_a_broken_run_resumes_bit_for_bit(tmp_path: Path, epoch: int, change: di
     assert timeless(resumed) == timeless(unbroken)
     again = train(tones(), settings, SIZES, hold_out="ann", out=tmp_path / "broken", resume=True)
     assert timeless(again) == timeless(unbroken)
+    assert again.compute_share == unbroken.compute_share == load_config(tmp_path / "unbroken")["compute_share"]
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, unbroken.model.state_dict()[name])
+
+
+def test_the_speaker_who_is_held_out_is_not_heard() -> None:
+    """Not in strings, not in babble, not by the features' mean."""
+    clips, rng = tones(), np.random.default_rng(5)
+    audio = [
+        rng.standard_normal(len(clip)).astype(np.float32) if name == "ann" else clip
+        for clip, name in zip(clips.audio, clips.speakers, strict=True)
+    ]
+    own, changed = (train(some, TINY, SIZES, hold_out="ann") for some in (clips, replace(clips, audio=audio)))
+    for name, value in own.model.state_dict().items():
+        assert torch.equal(value, changed.model.state_dict()[name]), name
+    assert timeless(own) == timeless(changed)
 
 
 def test_training_leaves_global_random_state_alone() -> None:
@@ -105,6 +120,11 @@ def test_cost_buys_compute_off_and_a_target_is_met() -> None:
     with torch.inference_mode():
         share = target.model(target.model.features(batch.samples), batch.padding()).total.share
     assert share == pytest.approx(0.6, abs=0.05)
+    assert target.compute_share == pytest.approx(0.6, abs=0.01)
+    assert free.compute_share > dear.compute_share
+    with torch.inference_mode():
+        share = dear.model(dear.model.features(batch.samples), batch.padding()).total.share
+    assert share == pytest.approx(dear.compute_share, abs=0.05)
 
 
 def test_the_loss_of_tones_falls() -> None:
@@ -181,7 +201,11 @@ def test_a_model_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.json: expected version 1, got 9; update tercet"):
         load_model(tmp_path / "m")
     (tmp_path / "m" / "config.json").write_text(config)
+    train(tones(), replace(TINY, seed=1), SIZES, hold_out="cy", out=tmp_path / "other")
     weights = (tmp_path / "m" / "model.safetensors").read_bytes()
+    (tmp_path / "m" / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"m: its files do not belong together: config\.json is of other weights"):
+        load_model(tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ValueError, match=r"model\.safetensors: expected a safetensors file"):
         load_model(tmp_path / "m")

@@ -18,8 +18,6 @@ from rich.table import Table
 from tercet.cli.common import Json, Threads, print_json, progress_bar, set_up
 from tercet.speech import (
     Clips,
-    DigitRecognizer,
-    DigitString,
     Epoch,
     Evaluation,
     Latency,
@@ -45,11 +43,17 @@ app = typer.Typer(no_args_is_help=True, help="Recognise strings of spoken digits
 
 _TRAINING, _SIZES = TrainingSettings(), ModelSettings()
 _STREAMED = 20  # strings whose latency is measured
+_NEAR = 0.01  # of a target that is met
 Model = Annotated[Path, typer.Option(help="The model directory.")]
 Data = Annotated[Path, typer.Option(help="An npz file of spoken digits (Free Spoken Digit Dataset at 8 kHz).")]
 HoldOut = Annotated[
     str | None, typer.Option(help="The speaker that is not learnt from; without one, the data set's own test clips.")
 ]
+Tested = Annotated[
+    str | None,
+    typer.Option(help="The speaker whose clips are tested on; default: the one that was held out in training, if any,"
+                 " else the data set's own test clips."),
+]  # fmt: skip
 Snr = Annotated[
     list[float] | None,
     typer.Option("--snr", help=f"Signal-to-noise ratio in dB, may be repeated; default {TEST_SNRS}."),
@@ -80,7 +84,7 @@ class ProgressReporter(Reporter):
     def on_step(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
         """Move the bar."""
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=epoch - 1 + step // num_steps, note=f"loss {loss:.3f}")
+            self.progress.update(self.task, completed=epoch - 1 + step / num_steps, note=f"loss {loss:.3f}")
 
     def on_epoch(self, epoch: Epoch) -> None:
         """A line of figures with every checkpoint."""
@@ -152,13 +156,24 @@ def train_command(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Learn to recognise strings of digits in noise, made from the clips; checkpoints are kept on the way."""
+    """Learn to recognise strings of digits in noise, made from the clips; checkpoints are kept on the way.
+
+    Without --cost-weight, --target-compute or --gates on, arbitrators learn but compute is free: nothing asks them to
+    close, and their own cost may bring the model's share of multiply-adds above 100 %.
+    """
     given = {name: value for name, value in locals().items() if value is not None}
     settings = replace(_TRAINING, **{name: value for name, value in given.items() if hasattr(_TRAINING, name)})
     sizes = replace(_SIZES, **{name: value for name, value in given.items() if hasattr(_SIZES, name)})
     set_up("cpu", threads)
     with reporting(Console(stderr=True, quiet=as_json), settings) as reporter:
         result = train(read_clips(data), settings, sizes, hold_out=hold_out, out=out, resume=resume, reporter=reporter)
+    if settings.target_compute is not None and abs(result.compute_share - settings.target_compute) > _NEAR:
+        Console(stderr=True).print(
+            f"{out}: the model takes {100 * result.compute_share:.1f} % of the multiply-adds, not the target's"
+            f" {100 * settings.target_compute:.1f} %: no shift of its thresholds comes closer",
+            highlight=False,
+            soft_wrap=True,
+        )
     if as_json:
         print_json(training_summary(result))
     else:
@@ -172,6 +187,7 @@ def training_summary(result: TrainingResult) -> dict[str, Any]:
         "epochs": [asdict(epoch) for epoch in result.epochs],
         "clips": result.clips,
         "seconds": result.seconds,
+        "compute_share": result.compute_share,
     }
 
 
@@ -180,7 +196,8 @@ def describe_training(console: Console, result: TrainingResult) -> None:
     last = result.epochs[-1]
     console.print(
         f"Trained in {result.seconds:.1f} s; the last epoch had a loss of {last.loss:.3f} with"
-        f" {100 * last.compute_share:.1f} % of the multiply-adds.\nModel: {result.path}",
+        f" {100 * last.compute_share:.1f} % of the multiply-adds. The finished model takes"
+        f" {100 * result.compute_share:.1f} % on fresh strings.\nModel: {result.path}",
         highlight=False,
         soft_wrap=True,
     )
@@ -190,7 +207,7 @@ def describe_training(console: Console, result: TrainingResult) -> None:
 def eval_command(
     model: Model,
     data: Data,
-    hold_out: HoldOut = None,
+    hold_out: Tested = None,
     snr: Snr = None,
     beam: Beam = None,
     threads: Threads = None,
@@ -198,14 +215,18 @@ def eval_command(
 ) -> None:
     """Word error rate, share of compute, and latency of a stream, on strings of clips that were not learnt from."""
     set_up("cpu", threads)
-    console = Console(stderr=True)
-    recognizer, strings = _to_evaluate(console, model, data, hold_out, snr)
+    hold_out, snrs = _tested(model, hold_out), _snrs(snr)
+    strings = strings_to_test(read_clips(data), hold_out, snrs)
+    heard = _heard_in_training(Console(stderr=True), model, hold_out)
+    recognizer = load_model(model)
     found = evaluate(recognizer, strings, beam=beam)
     latency = measure_latency(recognizer, strings[:: -(-len(strings) // _STREAMED)])
-    levels = {level: found.where(np.array([string.snr == level for string in strings])) for level in snr or TEST_SNRS}
+    levels = {level: found.where(np.array([string.snr == level for string in strings])) for level in snrs}
     if as_json:
         print_json({
             **evaluation_summary(found),
+            "hold_out": hold_out,
+            "heard_in_training": heard,
             "real_time_factor": latency.real_time_factor,
             "step_median_ms": latency.median_ms,
             "step_95_ms": latency.percentile_95_ms,
@@ -215,18 +236,27 @@ def eval_command(
         describe_evaluation(Console(), found, levels, latency)
 
 
-def _to_evaluate(
-    console: Console, model: Path, data: Path, hold_out: str | None, snr: list[float] | None
-) -> tuple[DigitRecognizer, list[DigitString]]:
-    """The model and the strings; says so where it has learnt from their speaker."""
-    config = load_config(model)
-    recognizer = load_model(model)
-    strings = strings_to_test(read_clips(data), hold_out, snr or TEST_SNRS)
-    if config.get("hold_out") != hold_out:
-        learnt = config.get("hold_out")
-        held = f"{learnt} was held out" if learnt else "no speaker was held out"
-        console.print(f"{model}: {held} in training, so it has heard clips of these strings", highlight=False)
-    return recognizer, strings
+def _tested(model: Path, hold_out: str | None) -> str | None:
+    """The speaker to test on: the one that is asked for, else the one that the model's training held out."""
+    return load_config(model).get("hold_out") if hold_out is None else hold_out
+
+
+def _snrs(given: list[float] | None) -> tuple[float, ...]:
+    """Signal-to-noise ratios to test at, checked."""
+    snrs = tuple(given or TEST_SNRS)
+    if not np.isfinite(snrs).all() or len(set(snrs)) < len(snrs):
+        raise ValueError(f"--snr must be finite and given once each, got {', '.join(f'{snr:g}' for snr in snrs)}")
+    return snrs
+
+
+def _heard_in_training(console: Console, model: Path, hold_out: str | None) -> bool:
+    """Whether the model has learnt from clips that it is tested on; says so."""
+    learnt = load_config(model).get("hold_out")
+    if learnt == hold_out:
+        return False
+    held = f"{learnt} was held out" if learnt else "no speaker was held out"
+    console.print(f"{model}: {held} in training, so it has heard clips of these strings", highlight=False)
+    return True
 
 
 def evaluation_summary(found: Evaluation) -> dict[str, Any]:
@@ -266,9 +296,7 @@ def transcribe_command(
     """The digits that are said in a sound file."""
     set_up("cpu", threads)
     recognizer = load_model(model)
-    samples, rate = read_sound(sound)
-    if rate != RATE:
-        Console(stderr=True).print(f"{sound}: resampled from {rate} to {RATE} Hz", highlight=False, soft_wrap=True)
+    samples, rate = _heard(Console(stderr=True), sound)
     found = transcribe(recognizer, samples, beam=beam)
     if as_json:
         print_json({
@@ -284,6 +312,14 @@ def transcribe_command(
         Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def _heard(console: Console, sound: Path) -> tuple[torch.Tensor, int]:
+    """The samples of a sound file and its rate; says so where it was resampled."""
+    samples, rate = read_sound(sound)
+    if rate != RATE:
+        console.print(f"{sound}: resampled from {rate} to {RATE} Hz", highlight=False, soft_wrap=True)
+    return samples, rate
+
+
 @app.command("plot")
 def plot_command(
     model: Annotated[list[Path], typer.Option(help="A model directory; repeat it for a curve.")],
@@ -291,7 +327,7 @@ def plot_command(
     data: Annotated[Path | None, typer.Option(help="An npz file of spoken digits, for word errors.")] = None,
     sound: Annotated[Path | None, typer.Option(help="To draw blocks for; else a string of --data.")] = None,
     string: Annotated[int, typer.Option(min=0, help="Which of the test strings to draw blocks for.")] = 0,
-    hold_out: HoldOut = None,
+    hold_out: Tested = None,
     snr: Snr = None,
     threads: Threads = None,
 ) -> None:
@@ -301,23 +337,25 @@ def plot_command(
     set_up("cpu", threads)
     check_plotting()
     console = Console(stderr=True)
-    samples: torch.Tensor | None = None
-    title = ""
+    recognizers = [load_model(folder) for folder in model]
+    samples, title = torch.zeros(0), ""
+    if sound is not None:
+        (samples, _), title = _heard(console, sound), sound.name
     if data is not None:
-        points = []
-        for folder in model:
-            recognizer, strings = _to_evaluate(console, folder, data, hold_out, snr)
-            found = evaluate(recognizer, strings)
-            points.append(Point(folder.name, found.compute_share, found.word_error_rate))
-        plot_compute(points, out / "compute.png", title=f"{len(strings):,} strings, {found.words.sum():,} words")
+        hold_out = _tested(model[0], hold_out)  # all models on the same strings
+        strings = strings_to_test(read_clips(data), hold_out, _snrs(snr))
         if string >= len(strings):
             raise ValueError(f"--string must be one of the {len(strings)} test strings, 0..{len(strings) - 1}")
         chosen = strings[string]
-        samples = torch.from_numpy(chosen.samples)
-        title = f"{' '.join(map(str, chosen.digits))} ({chosen.speaker}, {chosen.noise} noise, {chosen.snr:g} dB)"
-    if sound is not None:
-        samples, _ = read_sound(sound)
-        title = sound.name
-    assert samples is not None
-    plot_blocks(load_model(model[0]), samples, out / "blocks.png", title=title)
+        if sound is None:
+            samples = torch.from_numpy(chosen.samples)
+            title = f"{' '.join(map(str, chosen.digits))} ({chosen.speaker}, {chosen.noise} noise, {chosen.snr:g} dB)"
+        points = []
+        for folder, recognizer in zip(model, recognizers, strict=True):
+            _heard_in_training(console, folder, hold_out)
+            found = evaluate(recognizer, strings)
+            points.append(Point(folder.name, found.compute_share, found.word_error_rate))
+        words = sum(len(said.digits) for said in strings)
+        plot_compute(points, out / "compute.png", title=f"{len(strings):,} strings, {words:,} words")
+    plot_blocks(recognizers[0], samples, out / "blocks.png", title=title)
     Console().print(f"Drawn in {out}", highlight=False, soft_wrap=True)

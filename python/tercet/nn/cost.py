@@ -79,7 +79,8 @@ class ComputeCost:
 
     @property
     def share(self) -> float:
-        """Multiply-adds spent over those of the dense stack; 0 without frames."""
+        """Multiply-adds spent over those of the dense stack; 0 without frames; above 1 where arbitrators cost more than
+        they save."""
         return float(self.multiply_adds.sum() / self.dense.sum()) if bool(self.valid.any()) else 0.0
 
 

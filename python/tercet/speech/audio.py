@@ -35,10 +35,10 @@ def read_sound(path: str | PathLike[str]) -> tuple[Tensor, int]:
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: expected a sound file: {error}") from error
     samples = sound.mean(1)
-    if not len(samples):
-        raise ValueError(f"{path}: the sound file holds no samples")
-    if rate != RATE:
+    if rate != RATE and len(samples):
         samples = soxr.resample(samples, rate, RATE)
+    if not len(samples):  # a few samples of a higher rate make none of ours
+        raise ValueError(f"{path}: the sound file holds no samples at {RATE} Hz")
     heard = torch.as_tensor(samples, dtype=torch.float32)
     if not bool(heard.isfinite().all()):
         raise ValueError(f"{path}: samples must be finite")

@@ -8,7 +8,6 @@ set's own test clips), `sr` the rate.
 from __future__ import annotations
 
 import itertools
-import zipfile
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,6 +23,14 @@ BLANK = len(WORDS)  # the symbol that says nothing
 TEST_INDICES = 5
 _TRIM_DECIBEL = 40.0
 _TRIM_HOP = 80
+_ARRAYS: dict[str, tuple[type[np.generic], int, str]] = {  # of a file: kind of dtype, dimensions, both in words
+    "audio": (np.int16, 1, "int16 [samples]"),
+    "offsets": (np.integer, 1, "integers [clips + 1]"),
+    "digit": (np.integer, 1, "integers [clips]"),
+    "speaker": (np.str_, 1, "strings [clips]"),
+    "index": (np.integer, 1, "integers [clips]"),
+    "sr": (np.integer, 0, "an integer"),
+}
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,13 @@ def read_clips(path: str | PathLike[str]) -> Clips:
         raise FileNotFoundError(f"{path}: no such file of spoken digits")
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("audio", "offsets", "digit", "speaker", "index", "sr")}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: file[name] for name in _ARRAYS}
+    except Exception as error:  # numpy, zipfile and zlib raise errors of a dozen kinds, as bytes are broken
         raise ValueError(f"{path}: expected an npz file of spoken digits: {error}") from error
+    for name, (kind, dimensions, wanted) in _ARRAYS.items():
+        array = arrays[name]
+        if array.ndim != dimensions or not np.issubdtype(array.dtype, kind):
+            raise ValueError(f"{path}: {name} must be {wanted}, got {array.dtype} {list(array.shape)}")
     audio, offsets = arrays["audio"], arrays["offsets"].astype(np.int64)
     if int(arrays["sr"]) != RATE:
         raise ValueError(f"{path}: clips must be of {RATE} Hz, got {arrays['sr']}")

@@ -45,7 +45,7 @@ class Evaluation:
 
     @property
     def compute_share(self) -> float:
-        """Spent over dense."""
+        """Spent over dense; above 1 where arbitrators cost more than they save."""
         return float(self.spent.sum() / self.dense.sum())
 
     @property

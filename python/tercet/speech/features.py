@@ -30,6 +30,32 @@ STACK = 4
 FRAME = STACK * HOP  # samples of one frame of the encoder
 FLOOR = 1e-5
 PRIOR = 100  # log-mel frames that the mean of the training data counts as
+SILENCE = 3  # frames of the encoder heard behind the end of a recording, in which the last digit is named
+LOUDEST = 1e3  # beyond it samples are no sound in -1..1, whatever their scale: an int16 recording was not divided, say
+
+
+def checked_samples(op: str, samples: Tensor) -> Tensor:
+    """Samples [n] of any floating dtype as float32; `op` is who asks.
+
+    Raises:
+        TypeError: they are no floating tensor. ValueError: they have another shape, or a value is not finite or beyond
+            LOUDEST.
+    """
+    if not isinstance(samples, Tensor) or not samples.is_floating_point():
+        got = samples.dtype if isinstance(samples, Tensor) else type(samples).__name__
+        raise TypeError(f"{op}: samples must be a floating tensor, got {got}")
+    if samples.dim() != 1:
+        raise ValueError(f"{op}: samples must be [n], got {list(samples.shape)}")
+    good = samples.abs() <= LOUDEST  # not for NaN
+    if not bool(good.all()):
+        bad = float(samples[~good][0])
+        raise ValueError(f"{op}: samples must be finite and at most {LOUDEST:g} in size, got {bad}")
+    return samples.float()
+
+
+def silence_behind(num_samples: int) -> int:
+    """How many zeros a recording of so many samples gets: up to a whole frame, and SILENCE frames."""
+    return -num_samples % FRAME + SILENCE * FRAME
 
 
 def mel_filters() -> Tensor:
@@ -49,8 +75,8 @@ def mel_filters() -> Tensor:
 
 @dataclass
 class FeatureState:
-    """What a stream of features keeps: `tail` [B, 120] the last samples, `total` [B, 24] the sum of log-mel frames,
-    `count` [B] how many they were."""
+    """What a stream of features keeps: `tail` [B, 120] the last samples, `total` float64 [B, 24] the sum of log-mel
+    frames, which stays exact over hours, `count` [B] how many they were."""
 
     tail: Tensor
     total: Tensor
@@ -81,7 +107,7 @@ class LogMel(nn.Module):
         frame."""
         if samples.shape[-1] < WINDOW:
             return samples.new_zeros(len(samples), 0, BINS)
-        # The window is set in the middle of the transform's points, which leaves the power as it is.
+        # The transform sets zeros behind the window; where it lies among the points leaves the power as it is.
         frames = samples.unfold(-1, WINDOW, hop) * self.window
         power = torch.view_as_real(torch.fft.rfft(frames, TRANSFORM)).square().sum(-1)
         return torch.log(power @ self.filters.T + FLOOR)
@@ -89,7 +115,8 @@ class LogMel(nn.Module):
     def initial_state(self, batch_size: int) -> FeatureState:
         """Silence before, nothing heard."""
         zeros = self.mean.new_zeros
-        return FeatureState(zeros(batch_size, WINDOW - HOP), zeros(batch_size, BINS), zeros(batch_size))
+        total = zeros(batch_size, BINS, dtype=torch.float64)
+        return FeatureState(zeros(batch_size, WINDOW - HOP), total, zeros(batch_size))
 
     def step(self, samples: Tensor, state: FeatureState) -> tuple[Tensor, FeatureState]:
         """[B, k * FRAME] samples -> [B, k, STACK * BINS] and the state after them.
@@ -107,7 +134,7 @@ class LogMel(nn.Module):
         frames = frames[:, : frames.shape[1] // STACK * STACK]
         totals = state.total[:, None] + frames.cumsum(1)
         counts = state.count[:, None] + torch.arange(1, frames.shape[1] + 1, device=frames.device)
-        mean = (PRIOR * self.mean + totals) / (PRIOR + counts)[..., None]
+        mean = (PRIOR * self.mean + totals.to(frames.dtype)) / (PRIOR + counts)[..., None]
         rows = ((frames - mean) / self.deviation).unflatten(1, (-1, STACK)).flatten(2)
         if not frames.shape[1]:
             return rows, state

@@ -10,6 +10,7 @@ No part looks ahead: frame t of the output depends on samples up to 320 (t + 1).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,14 +20,22 @@ from torch import Tensor, nn
 
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer, ComputeCost
 from tercet.speech.digits import BLANK
-from tercet.speech.features import BINS, STACK, LogMel
+from tercet.speech.features import BINS, STACK, TRANSFORM, WINDOW, LogMel
 from tercet.speech.settings import ModelSettings
+
+_BINS_OF_TRANSFORM = TRANSFORM // 2 + 1
+# Multiply-adds of the log-mel of one frame of the encoder, which neither `Spent` nor `fixed_cost` counts: the window; a
+# transform of real values at the usual 2.5 n log2(n) operations, two of which make a multiply-add; the power, two for
+# each of its bins; the filters, as a matrix.
+LOG_MEL_COST = STACK * (
+    WINDOW + round(1.25 * TRANSFORM * math.log2(TRANSFORM)) + 2 * _BINS_OF_TRANSFORM + BINS * _BINS_OF_TRANSFORM
+)
 
 
 @dataclass(frozen=True)
 class Spent:
     """Multiply-adds at each frame, int64 [B, T], 0 at padding: of all linear maps, convolutions and attention products
-    from log-mel frames to logits; the log-mel frames themselves are not counted.
+    from log-mel frames to logits; the log-mel frames themselves are not counted (see LOG_MEL_COST).
 
     Attributes:
         spent: the arbitrators included.
@@ -38,7 +47,7 @@ class Spent:
 
     @property
     def share(self) -> float:
-        """Spent over dense; 0 without frames."""
+        """Spent over dense; 0 without frames; above 1 where arbitrators cost more than they save."""
         return float(self.spent.sum() / self.dense.sum().clamp(min=1))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tercet.files import write_bytes
 from tercet.speech.digits import BLANK, WORDS
-from tercet.speech.features import BINS, FRAME, HOP, RATE, WINDOW
+from tercet.speech.features import BINS, FRAME, HOP, RATE, WINDOW, silence_behind
 from tercet.speech.model import DigitRecognizer
 from tercet.speech.transcribing import transcribe
 
@@ -54,7 +54,7 @@ def plot_compute(points: Sequence[Point], path: str | PathLike[str], *, title: s
         ImportError: matplotlib is missing. ValueError: there are no points.
     """
     if not points:
-        raise ValueError("tercet.plot_compute: points must be at least one, got none")
+        raise ValueError("tercet.speech.plot_compute: points must be at least one, got none")
     figure = _figure_class()(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
     for number, name in enumerate(dict.fromkeys(point.series or point.label for point in points)):
@@ -89,7 +89,7 @@ def plot_blocks(
         title: above the picture.
 
     Raises:
-        ImportError: matplotlib is missing. ValueError: samples have another shape.
+        ImportError: matplotlib is missing. TypeError, ValueError: samples are none; see `transcribe`.
     """
     figure = _figure_class()(figsize=(9, 5), layout="constrained")
     found = transcribe(model, samples)
@@ -113,11 +113,11 @@ def plot_blocks(
     above.set_title(note, loc="right", fontsize="medium")
     handles = [_patch(_ATTENTION, "attention"), _patch(_FEED_FORWARD, "feed-forward"), _patch(_OFF, "off")]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
-    heard = model.features.log_mel(torch.nn.functional.pad(samples[None].float(), (WINDOW - HOP, 0)))[0]
+    behind = silence_behind(len(samples))  # as transcribe hears it
+    heard = model.features.log_mel(torch.nn.functional.pad(samples[None].float(), (WINDOW - HOP, behind)))[0]
     below.imshow(
         heard.T.numpy(), aspect="auto", origin="lower", cmap="magma", extent=(0, len(heard) * HOP / RATE, 0, BINS)
     )
-    below.set_facecolor("black")  # the silence that is heard behind the end
     below.set_ylabel("mel bin")
     below.set_xlabel("seconds")
     below.set_xlim(0, seconds)

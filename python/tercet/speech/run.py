@@ -73,6 +73,8 @@ class TrainingResult:
         epochs: every epoch.
         clips: how many it learnt from.
         seconds: of training.
+        compute_share: of the finished model, of its all-on multiply-adds, on fresh training strings, with gates decided
+            as in use; above 1 where arbitrators cost more than they save.
     """
 
     model: DigitRecognizer
@@ -80,6 +82,7 @@ class TrainingResult:
     epochs: list[Epoch]
     clips: int
     seconds: float
+    compute_share: float
 
 
 class Reporter:
@@ -188,14 +191,15 @@ class Run:
             self.train_epoch()
             if folder is not None and len(self.history) % self.settings.checkpoint_every == 0:
                 save_checkpoint(folder, self.snapshot())
-        if self.settings.target_compute is not None:
-            self.meet_target(self.settings.target_compute)
+        target = self.settings.target_compute
+        share = self.compute_share(*self._to_measure()) if target is None else self.meet_target(target)
         self.model.eval()
         if folder is not None:
             state = self.snapshot().state
-            storage.save_model(folder, self.model, {"training": asdict(self.settings), "hold_out": self.hold_out})
+            facts = {"training": asdict(self.settings), "hold_out": self.hold_out, "compute_share": share}
+            storage.save_model(folder, self.model, facts)
             finish_checkpoint(folder, state)
-        return self.result(self.model, folder)
+        return self.result(self.model, folder, share)
 
     def train_epoch(self) -> None:
         """Fresh strings, once each."""
@@ -268,22 +272,35 @@ class Run:
         return gates
 
     @torch.no_grad()
-    def meet_target(self, target: float) -> None:
-        """Shift the thresholds of all arbitrators alike so that fresh training strings take the target's share.
+    def _to_measure(self) -> tuple[Tensor, Tensor]:
+        """Features and padding of fresh strings like those of training, always the same."""
+        batch = self._batches(self.settings.epochs + 1, _FIT, 1)[0]
+        return self.model.features(batch.samples), batch.padding()
+
+    @torch.no_grad()
+    def compute_share(self, rows: Tensor, padding: Tensor) -> float:
+        """What the model takes with gates as in use."""
+        self.model.eval()
+        share: float = self.model(rows, padding).total.share
+        return share
+
+    def meet_target(self, target: float) -> float:
+        """Shift the thresholds of all arbitrators alike so that fresh training strings take the target's share; the
+        share that they then take.
 
         Drawn gates, which training steers, and decided ones differ a little in number. Where even the widest shift
         takes less or more, it stays at that.
         """
-        self.model.eval()
-        batch = self._batches(self.settings.epochs + 1, _FIT, 1)[0]
-        rows, padding = self.model.features(batch.samples), batch.padding()
+        rows, padding = self._to_measure()
         low, high = -_WIDEST_SHIFT, _WIDEST_SHIFT
         for _ in range(_HALVINGS):
             shift = (low + high) / 2
             for block in self.model.encoder.blocks:
                 block.attention_threshold.fill_(shift)
                 block.feed_forward_threshold.fill_(shift)
-            low, high = (shift, high) if self.model(rows, padding).total.share > target else (low, shift)
+            share = self.compute_share(rows, padding)
+            low, high = (shift, high) if share > target else (low, shift)
+        return share
 
     def guidance(self, step: int) -> float:
         """Weight of the known path in the loss: falls from 1 to 0 over the first half of the steps."""
@@ -306,15 +323,15 @@ class Run:
         falling = 1 - max(0.0, progress - settings.warm_up) / (1 - settings.warm_up) if settings.warm_up < 1 else 1.0
         return settings.learning_rate * min(1.0, progress / _RISE) * falling
 
-    def result(self, model: DigitRecognizer, folder: Path | None) -> TrainingResult:
+    def result(self, model: DigitRecognizer, folder: Path | None, share: float) -> TrainingResult:
         """The result, once the run has finished."""
         seconds = sum(epoch.seconds for epoch in self.history)
-        return TrainingResult(model, folder, self.history, len(self.clips), seconds)
+        return TrainingResult(model, folder, self.history, len(self.clips), seconds, share)
 
     def finished(self, state: dict[str, Any], folder: Path) -> TrainingResult:
         """The result of a run that had finished before."""
         self.history = [Epoch(**row) for row in state["history"]]
-        return self.result(storage.load_model(folder), folder)
+        return self.result(storage.load_model(folder), folder, float(storage.load_config(folder)["compute_share"]))
 
 
 def along_path(log_probs: Tensor, batch: Batch, frames: Tensor, hop: int) -> Tensor:

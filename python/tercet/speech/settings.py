@@ -37,13 +37,13 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
-        _check_counts(self, ("dim", "num_layers", "num_heads", "feed_forward_dim", "context"))
+        _check_counts(self, _SIZES, ("dim", "num_layers", "num_heads", "feed_forward_dim", "context"))
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 0:
-            raise ValueError(f"{_OP}: window must be an integer of at least 0, got {self.window!r}")
+            raise ValueError(f"{_SIZES}: window must be an integer of at least 0, got {self.window!r}")
         if self.dim % self.num_heads:
-            raise ValueError(f"{_OP}: dim must be a multiple of num_heads = {self.num_heads}, got {self.dim}")
+            raise ValueError(f"{_SIZES}: dim must be a multiple of num_heads = {self.num_heads}, got {self.dim}")
         if self.gates not in GATES:
-            raise ValueError(f"{_OP}: gates must be one of {', '.join(GATES)}, got {self.gates!r}")
+            raise ValueError(f"{_SIZES}: gates must be one of {', '.join(GATES)}, got {self.gates!r}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
-        _check_counts(self, ("epochs", "batches", "batch_size", "checkpoint_every"))
+        _check_counts(self, _OP, ("epochs", "batches", "batch_size", "checkpoint_every"))
         for name in ("learning_rate", "temperature", "last_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
@@ -142,11 +142,11 @@ class TrainingSettings:
         return self.epochs * self.batches
 
 
-def _check_counts(settings: object, names: tuple[str, ...]) -> None:
+def _check_counts(settings: object, op: str, names: tuple[str, ...]) -> None:
     for name in names:
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{_OP}: {name} must be a positive integer, got {value!r}")
+            raise ValueError(f"{op}: {name} must be a positive integer, got {value!r}")
 
 
-_OP = "tercet.speech.train"
+_SIZES, _OP = "tercet.speech.ModelSettings", "tercet.speech.TrainingSettings"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tercet.checkpoints import CHECKPOINT
 from tercet.files import read_json, read_tensors, write_json, write_tensors
+from tercet.graph.storage import digest
 from tercet.speech.model import DigitRecognizer
 from tercet.speech.settings import ModelSettings
 
@@ -18,10 +19,10 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def save_model(folder: str | PathLike[str], model: DigitRecognizer, facts: Mapping[str, Any]) -> None:
-    """Write a model directory; config.json comes last."""
-    folder = Path(folder)
-    write_tensors(folder / WEIGHTS, model.state_dict())
-    config = {"format": FORMAT, "version": VERSION, "model": asdict(model.settings)}
+    """Write a model directory; config.json comes last and says which weights it belongs to."""
+    folder, tensors = Path(folder), model.state_dict()
+    write_tensors(folder / WEIGHTS, tensors)
+    config = {"format": FORMAT, "version": VERSION, "model": asdict(model.settings), "weights": digest(tensors)}
     write_json(folder / CONFIG, {**config, **facts})
 
 
@@ -52,6 +53,8 @@ def load_model(folder: str | PathLike[str]) -> DigitRecognizer:
     folder = Path(folder)
     config = load_config(folder)
     tensors = read_tensors(folder / WEIGHTS)
+    if config.get("weights") != digest(tensors):
+        raise ValueError(f"{folder}: its files do not belong together: {CONFIG} is of other weights than {WEIGHTS}")
     try:
         model = DigitRecognizer(ModelSettings(**config["model"]))
         model.load_state_dict(tensors)

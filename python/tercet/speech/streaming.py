@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tercet.speech.decode import collapse
 from tercet.speech.digits import BLANK
-from tercet.speech.features import FRAME
+from tercet.speech.features import FRAME, checked_samples, silence_behind
 from tercet.speech.model import DigitRecognizer
 
 
@@ -37,10 +37,10 @@ class Stream:
         """The digits that `samples`, float [n] in -1..1, add; what is over after whole frames of 40 ms waits.
 
         Raises:
-            ValueError: samples have more than one dimension.
+            TypeError: samples are not of a floating dtype. ValueError: they have another shape, or values that are not
+                finite or beyond 1e3. The stream then stays as it was.
         """
-        if samples.dim() != 1:
-            raise ValueError(f"tercet.speech.Stream: samples must be [n], got {list(samples.shape)}")
+        samples = checked_samples("tercet.speech.Stream", samples)
         samples = torch.cat([self.waiting, samples]) if len(self.waiting) else samples
         whole = len(samples) // FRAME * FRAME
         self.waiting = samples[whole:]
@@ -49,6 +49,10 @@ class Stream:
         self.last = path[-1] if path else self.last
         self.digits += said
         return said
+
+    def finish(self) -> tuple[int, ...]:
+        """The digits that the silence behind the end adds: with it a stream has heard what `transcribe` hears."""
+        return self.hear(torch.zeros(silence_behind(len(self.waiting))))
 
     def log_probs(self, samples: Tensor) -> Tensor:
         """Of whole frames: [k FRAME] samples -> [k, 11]."""

@@ -35,7 +35,7 @@ def train(
         out: the model directory to make; must be empty or absent unless `resume`. None: nothing is written.
         resume: go on from the checkpoint in `out`, if there is one.
         start: from `warm_up`, of a run that differs in gates, their cost or the window alone: its epochs count as this
-            run's. What begins with gates on gives the same model from a start as without.
+            run's. The model is then the same as without a start, bit for bit, if the start had this run's window.
         reporter: hears of steps and epochs.
 
     Raises:

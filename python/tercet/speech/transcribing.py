@@ -10,10 +10,8 @@ from torch import Tensor
 
 from tercet.speech.decode import beam_search, greedy
 from tercet.speech.digits import BLANK
-from tercet.speech.features import FRAME
+from tercet.speech.features import checked_samples, silence_behind
 from tercet.speech.model import DigitRecognizer
-
-_SILENCE = 3  # frames heard behind the end, in which the last digit is named
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,11 @@ def transcribe(model: DigitRecognizer, samples: Tensor, *, beam: int | None = No
         beam: width of prefix beam search; None: greedy.
 
     Raises:
-        ValueError: samples have another shape.
+        TypeError: samples are not of a floating dtype. ValueError: they have another shape, or values that are not
+            finite or beyond 1e3.
     """
-    if samples.dim() != 1:
-        raise ValueError(f"tercet.speech.transcribe: samples must be [n], got {list(samples.shape)}")
-    behind = -len(samples) % FRAME + _SILENCE * FRAME
-    rows = model.features(F.pad(samples[None].float(), (0, behind)))
+    samples = checked_samples("tercet.speech.transcribe", samples)
+    rows = model.features(F.pad(samples[None], (0, silence_behind(len(samples)))))
     log_probs, cost, total = model(rows, torch.zeros(rows.shape[:2], dtype=torch.bool))
     frames = log_probs[0].numpy()
     digits = greedy(frames, BLANK) if beam is None else beam_search(frames, BLANK, beam)[0]
