@@ -69,7 +69,7 @@ def test_unknown_codes_are_errors(module: ModuleType) -> None:
 
     *args, _, of_entities, of_relations, unit_ball = calls(0, 0)[-1][1]
     with pytest.raises(ValueError, match="rule must be 0"):
-        module.apply_gradients(*args, (3, *RULE[1:]), of_entities, of_relations, unit_ball)
+        module.apply_gradients(*args, (4, *RULE[1:]), of_entities, of_relations, unit_ball)
 
 
 def random_tables(seed: int, batch: int, num_entities: int, dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
