@@ -144,7 +144,7 @@ _STREAMS = [
     ),
     ("weights do not add up to one", "const T weight = scores[i] / total,", "const T weight = scores[i],"),
     ("frames that are not finite open gates", "gates[s] = finite[s] && logit", "gates[s] = logit"),
-    ("the threshold is 0", "logit > *arbiter.threshold;", "logit > 0;"),
+    ("the threshold is 0", "logit > *arbiter.threshold &&", "logit > 0 &&"),
     ("the arbitrator does not hear", "if (arbiter.acoustic != nullptr) {", "if (false) {"),
     ("the arbitrator does not see", "if (arbiter.own != nullptr) logit +=", "if (false) logit +="),
     ("the arbitrator's bias is forgotten", "T logit = *arbiter.bias;", "T logit = 0;"),
