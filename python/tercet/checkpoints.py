@@ -79,3 +79,20 @@ def check_same(folder: Path, before: dict[str, Any], own: dict[str, Any]) -> Non
     for name, value in own.items():
         if before.get(name) != value:
             raise ValueError(f"{folder}: its run has {name} = {before.get(name)!r}, so --resume cannot use {value!r}")
+
+
+def read_config(path: Path, kind: str, version: int) -> dict[str, Any]:
+    """The configuration of a finished model directory, from its file.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: it is not of this kind, or of a version this tercet does not know.
+    """
+    if not path.exists():
+        hint = "its training has not finished; go on with --resume" if (path.parent / CHECKPOINT).exists() else ""
+        raise FileNotFoundError(f"{path.parent}: no model here ({hint or f'there is no {path.name}'})")
+    config = read_json(path)
+    if config.get("format") != kind:
+        raise ValueError(f"{path}: expected a {kind} model, got format {config.get('format')!r}")
+    if config.get("version") != version:
+        raise ValueError(f"{path}: expected version {version}, got {config.get('version')!r}; update tercet")
+    return config

@@ -13,8 +13,8 @@ import torch
 
 from tercet.answering.encoder import load_encoder
 from tercet.answering.model import AnswerModel
-from tercet.checkpoints import CHECKPOINT
-from tercet.files import read_json, read_tensors, write_json, write_tensors
+from tercet.checkpoints import read_config
+from tercet.files import read_tensors, write_json, write_tensors
 from tercet.graph.knowledge_graph import KnowledgeGraph
 
 _FORMAT, _VERSION = "tercet.answering", 1
@@ -44,16 +44,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none. ValueError: it is not of this kind, or of a version this tercet does not know.
     """
-    path = folder / CONFIG
-    if not path.exists():
-        hint = "its training has not finished; go on with --resume" if (folder / CHECKPOINT).exists() else ""
-        raise FileNotFoundError(f"{folder}: no model here ({hint or f'there is no {CONFIG}'})")
-    config = read_json(path)
-    if config.get("format") != _FORMAT:
-        raise ValueError(f"{path}: expected a {_FORMAT} model, got format {config.get('format')!r}")
-    if config.get("version") != _VERSION:
-        raise ValueError(f"{path}: expected version {_VERSION}, got {config.get('version')!r}; update tercet")
-    return config
+    return read_config(Path(folder) / CONFIG, _FORMAT, _VERSION)
 
 
 def load_model(folder: Path, device: torch.device) -> tuple[AnswerModel, dict[str, Any]]:

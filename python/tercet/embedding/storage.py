@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tercet.checkpoints import CHECKPOINT
-from tercet.files import read_json, read_tensors, write_json, write_tensors
+from tercet.checkpoints import read_config
+from tercet.files import read_tensors, write_json, write_tensors
 from tercet.graph.splits import Splits
 from tercet.graph.vocabulary import Vocabulary
 
@@ -44,16 +44,7 @@ def load_config(folder: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none. ValueError: it is not of this kind, or of a version this tercet does not know.
     """
-    path = Path(folder) / CONFIG
-    if not path.exists():
-        hint = "its training has not finished; go on with --resume" if (path.parent / CHECKPOINT).exists() else ""
-        raise FileNotFoundError(f"{folder}: no model here ({hint or f'there is no {CONFIG}'})")
-    config = read_json(path)
-    if config.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a {FORMAT} model, got format {config.get('format')!r}")
-    if config.get("version") != VERSION:
-        raise ValueError(f"{path}: expected version {VERSION}, got {config.get('version')!r}; update tercet")
-    return config
+    return read_config(Path(folder) / CONFIG, FORMAT, VERSION)
 
 
 def load_model(folder: str | PathLike[str]) -> tuple[Tensor, Tensor, Vocabulary | None, dict[str, Any]]:
