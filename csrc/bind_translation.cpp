@@ -217,6 +217,9 @@ void bind_training(py::module_& m) {
         });
       },
       Release());
+  m.def("apply_gradients_scratch", [](int dtype, int64_t dim) {
+    return dtype == 0 ? apply_gradients_scratch<float>(dim) : apply_gradients_scratch<double>(dim);
+  });
   m.def(
       "apply_gradients",
       [](int dtype, int norm, const TablesArgs& tables, const BatchesArgs& batches, int64_t batch,

@@ -86,7 +86,13 @@ struct Update {
   bool unit_ball;  // rows longer than 1 (l2) are scaled to length 1
 };
 
-// scratch: num_threads x dim values.
+// Values of scratch for a thread: whole pairs of cache lines, so that no two threads write to one.
+template <class T>
+constexpr int64_t apply_gradients_scratch(int64_t dim) {
+  constexpr int64_t kPair = 128 / sizeof(T);
+  return (dim + kPair - 1) / kPair * kPair;
+}
+// scratch: num_threads x apply_gradients_scratch(dim), aligned to 64.
 template <class T>
 void apply_gradients(Norm norm, const Tables<T>& tables, const Batches& batches, int64_t batch,
                      const BatchGradients<T>& gradients, const Update<T>& entities, const Update<T>& relations,

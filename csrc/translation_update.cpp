@@ -33,10 +33,13 @@ class RowUpdate {
     for (int64_t i = first + kAhead; i < std::min(last + kAhead, count_of_all); ++i) ask_for(entries[i]);
     const int64_t row = entries[first] >> 32;
     T* values = table_ + row * dim_;
-    std::fill(gradient_, gradient_ + dim_, T{0});
     const T* pulls[kDecoded];
     T weights[kDecoded];
     bool pulled = false;
+    const auto start = [&] {  // at the first gradient: of a batch that is nearly learnt most rows have none
+      if (!pulled) std::fill(gradient_, gradient_ + dim_, T{0});
+      pulled = true;
+    };
     while (first < last) {
       int64_t count = 0;
       // Gradients that are stored come before those of a positive's own negatives, which are recomputed.
@@ -44,8 +47,8 @@ class RowUpdate {
         pulls[count++] = dense(entries[first]);
       if (count) {
         std::fill(weights, weights + count, T{1});
+        start();
         pull_partners<Dot>(gradient_, pulls, weights, count, dim_, gradient_);
-        pulled = true;
         continue;
       }
       for (; first < last && count < kDecoded; ++first) {
@@ -54,10 +57,12 @@ class RowUpdate {
         pulls[count] = query_of(i);
         weights[count++] = gradients_.negatives[i];
       }
+      if (!count) continue;
+      start();
       pull_partners<N>(values, pulls, weights, count, dim_, gradient_);
-      pulled |= count > 0;
     }
-    if (pulled || u_.rule == Rule::kAdam || u_.unit_ball) move(row, values);
+    if (u_.rule == Rule::kAdam || u_.unit_ball) start();  // they move rows without gradients too
+    if (pulled) move(row, values);
   }
 
  private:
@@ -160,7 +165,7 @@ void apply_gradients(Norm norm, const Tables<T>& tables, const Batches& batches,
     parallel_for(2 * tasks, num_threads, [&](int64_t task, int worker) {
       const Part& part = parts[task / tasks];
       RowUpdate<decltype(n), T> rows(tables, task < tasks, batches, batch, gradients, part.update,
-                                     scratch + worker * tables.dim);
+                                     scratch + worker * apply_gradients_scratch<T>(tables.dim));
       const int64_t t = task % tasks, end = row_start(part.entries, part.count, part.count * (t + 1) / tasks);
       for (int64_t first = row_start(part.entries, part.count, part.count * t / tasks); first < end;) {
         int64_t last = first + 1;

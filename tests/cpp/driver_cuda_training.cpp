@@ -129,7 +129,8 @@ void check_update(uint64_t seed, Norm norm) {
   const auto draw = [&](int64_t rows) { return draw_values<T>(random, rows * expected.dim, 0, 1, false); };
   std::vector<T> first[2] = {draw(expected.num_entities), draw(expected.num_relations)},
                  second[2] = {first[0], first[1]};
-  std::vector<T> first_got[2] = {first[0], first[1]}, second_got[2] = {second[0], second[1]}, scratch(expected.dim);
+  std::vector<T> first_got[2] = {first[0], first[1]}, second_got[2] = {second[0], second[1]},
+                 scratch(apply_gradients_scratch<T>(expected.dim));
   const auto update = [&](std::vector<T>& a, std::vector<T>& b, bool ball) {
     return Update<T>{rule, 0.1, 0.9, 0.999, 1e-10, step, a.data(), b.data(), ball};
   };

@@ -405,7 +405,7 @@ void check_update(Random& random, Problem<T>& p, int64_t batch, Norm norm, Outpu
   std::vector<Rows<T>> once;
   for (const int threads : kThreadCounts) {
     std::vector<Rows<T>> after(before, before + 2);
-    std::vector<T> scratch(threads * p.dim);
+    std::vector<T> scratch(threads * apply_gradients_scratch<T>(p.dim));
     apply_gradients<T>(norm, {after[0].values.data(), after[1].values.data(), p.dim}, p.batches(), batch, out.view(),
                        update_of(rule, after[0], unit_ball), update_of(rule, after[1], false), scratch.data(), threads);
     for (int side = 0; side < 2; ++side) {

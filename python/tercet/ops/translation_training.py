@@ -286,7 +286,7 @@ def apply_gradients(
         return
     threads = _native.threads(_checks.threads("apply_gradients", num_threads))
     code, dim = _native.DTYPE_CODES[entities.dtype], entities.shape[1]
-    scratch = entities.new_empty(threads, dim)
+    scratch = entities.new_empty(threads, _native.cpu.apply_gradients_scratch(code, dim))
     _native.cpu.apply_gradients(code, NORMS.index(norm), (entities.data_ptr(), relations.data_ptr(), dim),
                                 _batches_of(batches), index, tuple(map(_native.pointer, gradients)), rule, moments[0],
                                 moments[1], unit_ball, scratch.data_ptr(), threads)  # fmt: skip
