@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.nn.block import ArbitratedBlock, Gate, cost_of
+from tercet.nn.arbiter import Gate
+from tercet.nn.block import ArbitratedBlock, cost_of
 from tercet.nn.calibration import calibrate_block
 from tercet.nn.cost import ComputeCost
 from tercet.nn.inputs import Gates, checked_gates

@@ -10,30 +10,22 @@ offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: F
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tercet.nn.arbiter import INITIAL_BIAS, Gate, decide, logits_of, wide_dtype
 from tercet.nn.attention import Sight, attend_by_sequence, in_window, key_ranges, with_mask
 from tercet.nn.cost import BlockShape, ComputeCost, expected_share
-from tercet.ops.gating import arbiter_logits, kept_attention_op
+from tercet.ops.gating import kept_attention_op
 
 KEYS = ("kept", "all")
 MODES = ("dense", "compact")
 ARBITER_INPUTS = ("block", "acoustic", "both")
-OPEN = 3.0  # an arbitrator's first bias: sigmoid(3) = .95, so that a new one leaves its block on
-
-
-class Gate(NamedTuple):
-    """One sub-block's decision for each frame, all [B, T]."""
-
-    on: Tensor  # bool
-    scale: Tensor | None  # 1, with the gradient of the relaxed gate; None where nothing is learnt
-    probability: Tensor  # that the arbitrator opens it; of forced gates 0 or 1
 
 
 class ArbitratedBlock(nn.Module):
@@ -85,8 +77,19 @@ class ArbitratedBlock(nn.Module):
         self.attention_arbiter = nn.Linear(inputs, 1, device=device, dtype=dtype)
         self.feed_forward_arbiter = nn.Linear(inputs, 1, device=device, dtype=dtype)
         for sub_block, arbiter in (("attention", self.attention_arbiter), ("feed_forward", self.feed_forward_arbiter)):
-            nn.init.constant_(arbiter.bias, OPEN)
-            self.register_buffer(f"{sub_block}_threshold", torch.zeros((), device=device, dtype=dtype))
+            nn.init.constant_(arbiter.bias, INITIAL_BIAS)
+            threshold = torch.zeros((), device=device, dtype=wide_dtype(arbiter.weight.dtype))
+            self.register_buffer(f"{sub_block}_threshold", threshold)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ArbitratedBlock:
+        """As torch's, which `half`, `to` and their like call; thresholds stay float32 at least."""
+        before = {name: value for name, value in self._buffers.items() if name.endswith("_threshold")}
+        super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        for name, value in before.items():
+            moved = self._buffers[name]
+            if value is not None and moved is not None and moved.dtype != wide_dtype(moved.dtype):
+                self._buffers[name] = value.to(moved.device, wide_dtype(moved.dtype))
+        return self
 
     @property
     def shape(self) -> BlockShape:
@@ -153,10 +156,7 @@ class ArbitratedBlock(nn.Module):
         return out if exact else torch.where(finite[..., None], out, x), attention, feed_forward
 
     def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
-        """Logits [B, T] of a sub-block's arbitrator, before any threshold."""
-        arbiter: nn.Linear = getattr(self, f"{sub_block}_arbiter")
-        norm: nn.LayerNorm | None = getattr(self, f"{sub_block}_norm") if self.norm_first else None
-        weight, bias = arbiter.weight[0], arbiter.bias
+        """Logits [B, T] of a sub-block's arbitrator, before any threshold; float32 at least."""
         if self.arbiter_input == "block":
             acoustic = None
         elif acoustic is None:
@@ -164,42 +164,18 @@ class ArbitratedBlock(nn.Module):
         elif acoustic.shape != (*x.shape[:2], self.acoustic_dim):
             wanted = [*x.shape[:2], self.acoustic_dim]
             raise ValueError(f"tercet.nn.{type(self).__name__}: acoustic must be {wanted}, got {list(acoustic.shape)}")
-        heard: Tensor | float = 0.0
-        if acoustic is not None:
-            fine = acoustic.isfinite().all(-1)  # else off, and out of the gradient
-            sound = acoustic.masked_fill(~fine[..., None], 0)
-            heard = F.linear(sound, weight[None, -self.acoustic_dim :]).squeeze(-1).masked_fill(~fine, -torch.inf)
-        if self.arbiter_input == "acoustic":
-            return heard + bias
-        own = weight[: self.dim]
-        if torch.is_grad_enabled():
-            frames = x if norm is None else norm(x)
-            logits = F.linear(frames, own[None], bias).squeeze(-1)
-        else:
-            rows = x.flatten(0, 1).to(weight.dtype)
-            norm_weight, norm_bias, epsilon = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-            logits = arbiter_logits(rows, own, bias, norm_weight=norm_weight, norm_bias=norm_bias, epsilon=epsilon)
-            logits = logits.unflatten(0, x.shape[:2])
-        return logits + heard
+        norm = getattr(self, f"{sub_block}_norm") if self.norm_first else None
+        frames = None if self.arbiter_input == "acoustic" else x
+        return logits_of(getattr(self, f"{sub_block}_arbiter"), norm, frames, acoustic)
 
     def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
-        """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
-
-        Training draws each gate from its probability sigmoid(logit): the difference of the Gumbel noises of "on" and
-        "off" is logistic. The gate's gradient is that of sigmoid((logit + noise) / temperature), the straight-through
-        Gumbel-softmax of Jang et al. 2017 for two classes.
-        """
+        """Forced gates, else the arbitrator's; off where not `valid`."""
         if forced is not None:
             on = forced & valid
             return Gate(on, None, on.float())
+        threshold: Tensor = getattr(self, f"{sub_block}_threshold")
         logits = self.logits(x, sub_block, acoustic)
-        probability = logits.float().sigmoid().masked_fill(~valid, 0)
-        if not self.training:
-            return Gate((logits > getattr(self, f"{sub_block}_threshold")) & valid, None, probability)
-        uniform = torch.rand_like(probability).clamp(1e-7, 1 - 1e-7)
-        noisy = logits.float() + uniform.log() - (-uniform).log1p()
-        relaxed = (noisy / self.temperature).sigmoid()
-        return Gate((noisy > 0) & valid, 1 + (relaxed - relaxed.detach()), probability)
+        return decide(logits, threshold, valid, training=self.training, temperature=self.temperature)
 
     def attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
         if self.training and self.mode == "dense":

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn import streaming
-from tercet.nn.block import ArbitratedBlock, Gate, cost_of
+from tercet.nn.arbiter import Gate
+from tercet.nn.block import ArbitratedBlock, cost_of
 from tercet.nn.calibration import calibrate_block
 from tercet.nn.cost import ComputeCost
 from tercet.nn.inputs import Gates, batched, checked_gates, prepare, restored
@@ -33,7 +34,8 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
       arbitrator's weights.
 
     Parameters are named as torch's, plus `attention_arbiter`, `feed_forward_arbiter` and the buffers
-    `attention_threshold`, `feed_forward_threshold`; torch.nn.TransformerEncoder can call this layer.
+    `attention_threshold`, `feed_forward_threshold`; torch.nn.TransformerEncoder can call this layer. Arbitrators of
+    half-precision layers decide in float32: their thresholds stay so under `half`, `bfloat16` and `to`.
 
     Args:
         d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias, device,
