@@ -148,7 +148,7 @@ def _gated_class(layer_class: type[Any]) -> type[ArbitratedLayer]:
     return type(f"Arbitrated{layer_class.__name__}", (ArbitratedLayer, _Bare, layer_class), body)
 
 
-def _empty(layer_class: type[Any]) -> ArbitratedLayer:
+def _empty(layer_class: Any) -> ArbitratedLayer:
     """A gated layer whose attributes are still to be set."""
     made = _gated_class(layer_class)
     return made.__new__(made)
@@ -255,7 +255,8 @@ def arbitrate(
     if getattr(getattr(model, "config", None), "output_attentions", False):
         raise ValueError("tercet.arbitrate: config.output_attentions must be False: gated layers record no weights")
     options = {"keys": keys, "mode": mode, "window": window, "capacity": capacity}
-    gated = [_gated_class(type(layer))(layer, **options) for layer in layers]
+    kinds: list[Any] = [type(layer) for layer in layers]
+    gated = [_gated_class(kind)(layer, **options) for kind, layer in zip(kinds, layers, strict=True)]
     for i, layer in enumerate(gated):
         layers[i] = layer
     return model

@@ -9,7 +9,6 @@ offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: F
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from tercet.nn.arbiter import INITIAL_BIAS, Gate, decide, logits_of, wide_dtype
 from tercet.nn.attention import Sight, attend_by_sequence, in_window, key_ranges, with_mask
+from tercet.nn.capacity import checked_capacity, padded_rows, within_capacity
 from tercet.nn.cost import BlockShape, ComputeCost, expected_share
 from tercet.ops.gating import kept_attention_op
 
@@ -34,8 +34,9 @@ class ArbitratedBlock(nn.Module):
     Attributes:
         temperature: of the relaxed gates in training.
         mode: "dense" or "compact" training; evaluation is always compact.
-        capacity: None, or the most frames of a sequence that a sub-block computes (an int, or a share of T): tensors
-            then have fixed sizes and nothing waits for the device. Frames beyond are off, the last ones first.
+        capacity: None, or the most frames of a sequence that are on in a sub-block (an int, or a share of T); frames
+            beyond are off, the last ones first. But for dense training, tensors then have fixed sizes that are
+            computed without waiting for the device.
     """
 
     attention_threshold: Tensor
@@ -70,7 +71,7 @@ class ArbitratedBlock(nn.Module):
         self.dim, self.num_heads, self.feed_forward_dim = dim, num_heads, feed_forward_dim
         self.norm_first, self.keys, self.arbiter_input, self.mode = norm_first, keys, arbiter_input, mode
         self.left, self.right = _window(name, window, causal)
-        self.capacity = _checked_capacity(name, capacity)
+        self.capacity = checked_capacity(name, capacity)
         self.temperature = 1.0
         self.acoustic_dim = dim if acoustic_dim is None else acoustic_dim
         inputs = {"block": dim, "acoustic": self.acoustic_dim, "both": dim + self.acoustic_dim}[arbiter_input]
@@ -150,9 +151,9 @@ class ArbitratedBlock(nn.Module):
         finite = valid & finite
         out = x if exact else x.masked_fill(~finite[..., None], 0)
         attention = self.decide(out, "attention", finite, forced[0], acoustic)
-        out, attention = self.attend(out, attention, finite, sight)
+        out = self.attend(out, attention, finite, sight)
         feed_forward = self.decide(out, "feed_forward", finite, forced[1], acoustic)
-        out, feed_forward = self.transform_kept(out, feed_forward)
+        out = self.transform_kept(out, feed_forward)
         return out if exact else torch.where(finite[..., None], out, x), attention, feed_forward
 
     def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
@@ -169,17 +170,19 @@ class ArbitratedBlock(nn.Module):
         return logits_of(getattr(self, f"{sub_block}_arbiter"), norm, frames, acoustic)
 
     def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
-        """Forced gates, else the arbitrator's; off where not `valid`."""
+        """Forced gates, else the arbitrator's; off where not `valid`, and beyond capacity."""
         if forced is not None:
             on = forced & valid
-            return Gate(on, None, on.float())
-        threshold: Tensor = getattr(self, f"{sub_block}_threshold")
-        logits = self.logits(x, sub_block, acoustic)
-        return decide(logits, threshold, valid, training=self.training, temperature=self.temperature)
+            gate = Gate(on, None, on.float())
+        else:
+            threshold: Tensor = getattr(self, f"{sub_block}_threshold")
+            logits = self.logits(x, sub_block, acoustic)
+            gate = decide(logits, threshold, valid, training=self.training, temperature=self.temperature)
+        return gate if self.capacity is None else gate._replace(on=within_capacity(gate.on, self.capacity))
 
-    def attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
+    def attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
         if self.training and self.mode == "dense":
-            return _blend(x, self._attend_dense(x, gate, valid, sight), gate), gate
+            return _blend(x, self._attend_dense(x, gate, valid, sight), gate)
         if self.capacity is not None:
             return self._attend_padded(x, gate, valid, sight)
         frames = x.flatten(0, 1)
@@ -201,24 +204,24 @@ class ArbitratedBlock(nn.Module):
             starts, ends = key_ranges(offered, rows, sight.left, sight.right)
             mixed = kept_attention_op(queries, keys, values, starts, ends, self.num_heads, 0)
         update = self.attention_output(mixed)
-        return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
+        return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False)
 
-    def transform_kept(self, x: Tensor, gate: Gate) -> tuple[Tensor, Gate]:
+    def transform_kept(self, x: Tensor, gate: Gate) -> Tensor:
         norm = self.feed_forward_norm
         if self.training and self.mode == "dense":
             new = x + self.transform(norm(x)) if self.norm_first else norm(x + self.transform(x))
-            return _blend(x, new, gate), gate
+            return _blend(x, new, gate)
         if self.capacity is not None:
-            gate, index, got = self._within_capacity(gate)
+            index, got = padded_rows(gate.on, self.capacity)
             kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
             update = self.transform(norm(kept) if self.norm_first else kept)
-            return self._put_padded(x, index, got, kept, update, norm, gate), gate
+            return self._put_padded(x, index, got, kept, update, norm, gate)
         frames = x.flatten(0, 1)
         rows = gate.on.flatten().nonzero().squeeze(1)
         kept = _take(frames, rows)
         update = self.transform(norm(kept) if self.norm_first else kept)
         owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what attend made
-        return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
+        return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned)
 
     def put(
         self,
@@ -262,19 +265,11 @@ class ArbitratedBlock(nn.Module):
         heads: Tensor = part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         return heads
 
-    # A fixed number of frames of each sequence: no size depends on the data.
+    # At most `capacity` frames of each sequence.
 
-    def _within_capacity(self, gate: Gate) -> tuple[Gate, Tensor, Tensor]:
-        """The gate without the frames beyond capacity, the kept frames' numbers [B, capacity], and which are kept."""
+    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
         assert self.capacity is not None
-        num_frames = gate.on.shape[1]
-        size = self.capacity if isinstance(self.capacity, int) else math.ceil(self.capacity * num_frames - 1e-9)
-        on = gate.on & (gate.on.cumsum(1) <= size)
-        index = (~on).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
-        return gate._replace(on=on), index, on.gather(1, index)
-
-    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
-        gate, index, got = self._within_capacity(gate)
+        index, got = padded_rows(gate.on, self.capacity)
         kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
         inputs = self.attention_norm(kept) if self.norm_first else kept
         frame = torch.arange(x.shape[1], device=x.device)
@@ -297,7 +292,7 @@ class ArbitratedBlock(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
-        return self._put_padded(x, index, got, kept, update, self.attention_norm, gate), gate
+        return self._put_padded(x, index, got, kept, update, self.attention_norm, gate)
 
     def _put_padded(
         self, x: Tensor, index: Tensor, got: Tensor, kept: Tensor, update: Tensor, norm: nn.LayerNorm, gate: Gate
@@ -364,14 +359,3 @@ def _window(name: str, window: int | tuple[int, int] | None, causal: bool) -> tu
     if causal and right > 0:
         raise ValueError(f"tercet.nn.{name}: causal=True sees no frame to the right, got window {window}")
     return left, right
-
-
-def _checked_capacity(name: str, capacity: int | float | None) -> int | float | None:
-    fine = (
-        capacity is None
-        or (isinstance(capacity, int) and capacity >= 1)
-        or (isinstance(capacity, float) and 0 < capacity <= 1)
-    )
-    if not fine or isinstance(capacity, bool):
-        raise ValueError(f"tercet.nn.{name}: capacity must be a number of frames or a share in (0, 1], got {capacity}")
-    return capacity

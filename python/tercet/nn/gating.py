@@ -48,9 +48,9 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         causal: frames see none to their right.
         window: frames that a query sees to each side, or (left, right); counted in original frames, kept or not.
         mode: of training, "dense" or "compact".
-        capacity: None, or the most frames of a sequence that a sub-block computes (an int, or a share of T, rounded
-            up): sizes are then fixed and the host never waits for the device. Frames beyond it are off, the last ones
-            first.
+        capacity: None, or the most frames of a sequence that are on in a sub-block (an int, or a share of T, rounded
+            up); frames beyond are off, the last ones first. Sizes are then fixed and the host never waits for the
+            device. In dense training, which computes every frame, it only cuts the drawn gates.
 
     torch.export takes layers in evaluation, in torch.no_grad(); batch and frames may be dynamic.
 

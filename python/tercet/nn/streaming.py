@@ -300,7 +300,7 @@ def _chunk(
     mixed = kept_attention_op(queries, all_keys, all_values, starts, ends, block.num_heads, 0)
     x = block.put(frames, rows, kept, block.attention_output(mixed), block.norm1, gate, x.shape, owned=False)
     feed_forward = block.decide(x, "feed_forward", finite, None, acoustic)
-    x, feed_forward = block.transform_kept(x, feed_forward)
+    x = block.transform_kept(x, feed_forward)
     return x, gate.on, feed_forward.on
 
 
