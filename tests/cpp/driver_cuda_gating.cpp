@@ -194,7 +194,7 @@ void check_attention(uint64_t seed) {
 }
 
 // A value that is no number, in one key after the other: the queries that see it, and they alone, are no numbers.
-void check_sight(uint64_t seed) {
+void check_not_a_number_stays(uint64_t seed) {
   Random random(seed);
   const HostDevice device(seed);
   AttentionProblem<float> problem(random);
@@ -239,5 +239,5 @@ void check_cuda_gating_kernels(uint64_t seed) {
   check_attention<double>(seed);
   check_attention<BFloat16>(seed);
   check_attention<Float16>(seed);
-  check_sight(seed);
+  check_not_a_number_stays(seed);
 }

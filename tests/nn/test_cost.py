@@ -24,8 +24,8 @@ def count(case: Case, attention: list[bool], feed_forward: list[bool], valid: li
     if attention[t]:
         spent += dim * dim  # query
         for key in range(len(valid)):
-            offered = attention[key] if layer.keys == "kept" else valid[key]
-            if offered and t - left <= key <= t + right:
+            is_key = attention[key] if layer.keys == "kept" else valid[key]
+            if is_key and t - left <= key <= t + right:
                 spent += dim  # score, over all heads
                 spent += dim  # its value
         spent += dim * dim  # output
@@ -114,8 +114,8 @@ def expected_spending(case: Case, attention: Tensor, feed_forward: Tensor) -> Te
     kept = layer.keys == "kept"
     frame = torch.arange(case.x.shape[1])
     ahead = frame - frame[:, None]
-    offered = attention if kept else case.valid.double()
-    pairs = attention[:, :, None] * offered[:, None] * ((ahead >= -left) & (ahead <= right))
+    key_mask = attention if kept else case.valid.double()
+    pairs = attention[:, :, None] * key_mask[:, None] * ((ahead >= -left) & (ahead <= right))
     own = torch.diag_embed(attention)  # who asks is a key
     pairs = torch.where(torch.eye(len(frame), dtype=torch.bool), own, pairs)
     projections = (4 if kept else 2) * layer.dim**2 * attention.sum()

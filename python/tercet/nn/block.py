@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn.arbiter import INITIAL_BIAS, Gate, decide, logits_of, wide_dtype
-from tercet.nn.attention import Sight, attend_by_sequence, in_window, key_ranges, with_mask
+from tercet.nn.attention import AttentionWindow, attend_by_sequence, in_window, key_ranges, with_mask
 from tercet.nn.capacity import checked_capacity, padded_rows, within_capacity
 from tercet.nn.cost import BlockShape, ComputeCost, expected_share
 from tercet.ops.gating import kept_attention_op
@@ -142,7 +142,7 @@ class ArbitratedBlock(nn.Module):
     ) -> tuple[Tensor, Gate, Gate]:
         """The block's output [B, T, dim] and both decisions; `valid` bool [B, T] is false where x is padding."""
         forced = (None, None) if gates is None else gates
-        sight = Sight(self.left, 0 if is_causal else self.right, mask)
+        window = AttentionWindow(self.left, 0 if is_causal else self.right, mask)
         finite = finite_frames(x)
         # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
         exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
@@ -151,7 +151,7 @@ class ArbitratedBlock(nn.Module):
         finite = valid & finite
         out = x if exact else x.masked_fill(~finite[..., None], 0)
         attention = self.decide(out, "attention", finite, forced[0], acoustic)
-        out = self.attend(out, attention, finite, sight)
+        out = self.attend(out, attention, finite, window)
         feed_forward = self.decide(out, "feed_forward", finite, forced[1], acoustic)
         out = self.transform_kept(out, feed_forward)
         return out if exact else torch.where(finite[..., None], out, x), attention, feed_forward
@@ -180,28 +180,28 @@ class ArbitratedBlock(nn.Module):
             gate = decide(logits, threshold, valid, training=self.training, temperature=self.temperature)
         return gate if self.capacity is None else gate._replace(on=within_capacity(gate.on, self.capacity))
 
-    def attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
+    def attend(self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow) -> Tensor:
         if self.training and self.mode == "dense":
-            return _blend(x, self._attend_dense(x, gate, valid, sight), gate)
+            return _blend(x, self._attend_dense(x, gate, valid, window), gate)
         if self.capacity is not None:
-            return self._attend_padded(x, gate, valid, sight)
+            return self._attend_padded(x, gate, valid, window)
         frames = x.flatten(0, 1)
-        offered = gate.on if self.keys == "kept" else valid
-        rows, offered_rows = _true_places(gate.on, offered)
-        kept = _take(frames, rows)
+        key_mask = gate.on if self.keys == "kept" else valid
+        rows, key_rows = _true_indices(gate.on, key_mask)
+        kept = _select_rows(frames, rows)
         inputs = self.attention_norm(kept) if self.norm_first else kept
         if self.keys == "kept":
             queries, keys, values = self.queries_keys_values(inputs)
         else:
-            others = _take(frames, offered_rows)
+            others = _select_rows(frames, key_rows)
             queries = self.queries(inputs)
             keys, values = self.keys_and_values(self.attention_norm(others) if self.norm_first else others)
         learns = torch.is_grad_enabled() and any(part.requires_grad for part in (queries, keys, values))
-        if learns or sight.mask is not None or (self.training and self.attention_dropout > 0):
+        if learns or window.mask is not None or (self.training and self.attention_dropout > 0):
             dropout = self.attention_dropout if self.training else 0.0
-            mixed = attend_by_sequence(queries, keys, values, gate.on, offered, sight, self.num_heads, dropout)
+            mixed = attend_by_sequence(queries, keys, values, gate.on, key_mask, window, self.num_heads, dropout)
         else:
-            starts, ends = key_ranges(offered, rows, sight.left, sight.right)
+            starts, ends = key_ranges(key_mask, rows, window.left, window.right)
             mixed = kept_attention_op(queries, keys, values, starts, ends, self.num_heads, 0)
         update = self.attention_output(mixed)
         return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False)
@@ -218,7 +218,7 @@ class ArbitratedBlock(nn.Module):
             return self._put_padded(x, index, got, kept, update, norm, gate)
         frames = x.flatten(0, 1)
         rows = gate.on.flatten().nonzero().squeeze(1)
-        kept = _take(frames, rows)
+        kept = _select_rows(frames, rows)
         update = self.transform(norm(kept) if self.norm_first else kept)
         owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what attend made
         return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned)
@@ -249,13 +249,13 @@ class ArbitratedBlock(nn.Module):
 
     # Training the gates: every frame is computed, as if its own gate were on.
 
-    def _attend_dense(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
+    def _attend_dense(self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow) -> Tensor:
         inputs = self.attention_norm(x) if self.norm_first else x
         queries, keys, values = (self._heads(part) for part in self.queries_keys_values(inputs))
         itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        offered = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
+        key_mask = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
         frame = torch.arange(x.shape[1], device=x.device)
-        seen = with_mask(offered[:, None] & in_window(frame, frame, sight), sight.mask, queries.dtype)
+        seen = with_mask(key_mask[:, None] & in_window(frame, frame, window), window.mask, queries.dtype)
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
@@ -267,7 +267,7 @@ class ArbitratedBlock(nn.Module):
 
     # At most `capacity` frames of each sequence.
 
-    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
+    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow) -> Tensor:
         assert self.capacity is not None
         index, got = padded_rows(gate.on, self.capacity)
         kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
@@ -275,15 +275,15 @@ class ArbitratedBlock(nn.Module):
         frame = torch.arange(x.shape[1], device=x.device)
         if self.keys == "kept":
             parts = self.queries_keys_values(inputs)
-            offered, positions = got, index
+            key_mask, positions = got, index
         else:
             others = self.attention_norm(x) if self.norm_first else x
             parts = (self.queries(inputs), *self.keys_and_values(others))
-            offered, positions = valid, frame.expand(x.shape[:2])
+            key_mask, positions = valid, frame.expand(x.shape[:2])
         queries, keys, values = (self._heads(part) for part in parts)
         itself = index[:, :, None] == positions[:, None, :]  # so that a frame beyond those kept sees something
-        seen = (offered[:, None, :] & in_window(index, positions, sight)) | itself
-        mask = sight.mask
+        seen = (key_mask[:, None, :] & in_window(index, positions, window)) | itself
+        mask = window.mask
         if mask is not None:
             whole = mask.expand(len(x), 1, -1, -1) if mask.ndim == 2 else mask
             across = whole.gather(2, index[:, None, :, None].expand(-1, whole.shape[1], -1, whole.shape[3]))
@@ -323,14 +323,14 @@ def cost_of(
     return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
 
 
-def _take(frames: Tensor, rows: Tensor) -> Tensor:
+def _select_rows(frames: Tensor, rows: Tensor) -> Tensor:
     """Some rows in order; `frames` itself where they are all of them."""
     if not torch.compiler.is_compiling() and rows.numel() == frames.shape[0]:
         return frames
     return frames.index_select(0, rows)
 
 
-def _true_places(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def _true_indices(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Where two masks are true, counted over all their frames; waits for the device once at most."""
     if second is first or first.device.type == "cpu" or torch.compiler.is_compiling():
         places = first.flatten().nonzero().squeeze(1)

@@ -307,13 +307,13 @@ class ArbitratedEncoder(nn.Module):
         name, first, causal = "tercet.nn.ArbitratedEncoder", self.blocks[0], bool(is_causal)
         batch_first = first.self_attn.batch_first
         x, valid, mask = prepare(name, src, mask, src_key_padding_mask, causal, first)
-        sound = x if acoustic is None else batched(acoustic, src, batch_first)
+        acoustic_input = x if acoustic is None else batched(acoustic, src, batch_first)
         if gates is not None and len(gates) != len(self.layers):
             raise ValueError(f"{name}: gates must hold a pair for each of {len(self.layers)} layers, got {len(gates)}")
         decided: list[tuple[Gate, Gate]] = []
         for i, block in enumerate(self.blocks):
             forced = None if gates is None else checked_gates(name, gates[i], valid.shape)
-            x, *pair = block.run(x, valid, mask=mask, is_causal=causal, gates=forced, acoustic=sound)
+            x, *pair = block.run(x, valid, mask=mask, is_causal=causal, gates=forced, acoustic=acoustic_input)
             decided.append((pair[0], pair[1]))
         if self.norm is not None:
             x = self.norm(x)
@@ -376,9 +376,9 @@ class ArbitratedEncoder(nn.Module):
         """
         name, first = "tercet.nn.ArbitratedEncoder.calibrate_", self.blocks[0]
         frames, valid, seen = prepare(name, x, mask, src_key_padding_mask, is_causal, first)
-        sound = frames if acoustic is None else batched(acoustic, x, first.self_attn.batch_first)
+        acoustic_input = frames if acoustic is None else batched(acoustic, x, first.self_attn.batch_first)
         for block in self.blocks:
-            frames = calibrate_block(name, block, frames, valid, keep, sound, seen, is_causal)
+            frames = calibrate_block(name, block, frames, valid, keep, acoustic_input, seen, is_causal)
         return self
 
 
