@@ -1,4 +1,8 @@
-"""Attention of kept frames where torch computes it: which keys a query sees, and one sequence after the other."""
+"""Attention of kept frames where torch computes it: which keys a query sees, and two ways through a batch.
+
+On a CPU sequences are attended one after the other, without padding; elsewhere that would wait for the device at every
+one of them, so they are padded to the longest.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from tercet.nn.capacity import padded_rows
 
 
 class AttentionWindow(NamedTuple):
@@ -47,6 +53,53 @@ def with_mask(seen: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
     if mask.dtype == torch.bool:
         return seen & mask
     return mask.to(dtype).masked_fill(~seen, -torch.inf)
+
+
+def mask_of(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """The caller's mask [T, T] or [B, heads or 1, T, T] at frames [B, Q] and [B, K]: [B, heads or 1, Q, K]."""
+    whole = mask.expand(len(queries), 1, -1, -1) if mask.ndim == 2 else mask
+    heads = whole.shape[1]
+    across = whole.gather(2, queries[:, None, :, None].expand(-1, heads, -1, whole.shape[3]))
+    return across.gather(3, keys[:, None, None, :].expand(-1, heads, queries.shape[1], -1))
+
+
+def attend_padded(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    query_mask: Tensor,
+    key_mask: Tensor,
+    window: AttentionWindow,
+    num_heads: int,
+    dropout: float,
+) -> Tensor:
+    """As `attend_by_sequence`, all sequences at once; the host waits for the device once, for the largest counts."""
+    if not len(queries) or not len(keys):
+        return attend_by_sequence(queries, keys, values, query_mask, key_mask, window, num_heads, dropout)
+    num_queries, num_keys = torch.stack([query_mask.sum(1).amax(), key_mask.sum(1).amax()]).tolist()
+    rows, asked = padded_rows(query_mask, num_queries)
+    columns, present = padded_rows(key_mask, num_keys)
+    places, key_places = (
+        real.flatten().nonzero_static(size=len(part)).squeeze(1) for real, part in ((asked, queries), (present, keys))
+    )
+
+    def padded(part: Tensor, at: Tensor, size: int) -> Tensor:
+        whole = part.new_zeros(len(query_mask) * size, part.shape[1]).index_copy(0, at, part)
+        return whole.view(len(query_mask), size, num_heads, -1).transpose(1, 2)
+
+    seen = with_mask(
+        (present[:, None, :] & in_window(rows, columns, window))[:, None],
+        None if window.mask is None else mask_of(window.mask, rows, columns),
+        queries.dtype,
+    )
+    padding = ~asked[:, None, :, None]  # sees everything: a softmax over nothing would be NaN, its gradient too
+    seen = seen | padding if seen.dtype == torch.bool else seen.masked_fill(padding, 0)
+    query, (key, value) = (
+        padded(queries, places, num_queries),
+        (padded(x, key_places, num_keys) for x in (keys, values)),
+    )
+    mixed = F.scaled_dot_product_attention(query, key, value, seen, dropout)
+    return mixed.transpose(1, 2).flatten(2).flatten(0, 1).index_select(0, places)
 
 
 def attend_by_sequence(

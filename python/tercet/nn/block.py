@@ -18,7 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn.arbiter import INITIAL_BIAS, Gate, decide, logits_of, wide_dtype
-from tercet.nn.attention import AttentionWindow, attend_by_sequence, in_window, key_ranges, with_mask
+from tercet.nn.attention import (
+    AttentionWindow,
+    attend_by_sequence,
+    attend_padded,
+    in_window,
+    key_ranges,
+    mask_of,
+    with_mask,
+)
 from tercet.nn.capacity import checked_capacity, padded_rows, within_capacity
 from tercet.nn.cost import BlockShape, ComputeCost, expected_share
 from tercet.ops.gating import kept_attention_op
@@ -199,7 +207,8 @@ class ArbitratedBlock(nn.Module):
         learns = torch.is_grad_enabled() and any(part.requires_grad for part in (queries, keys, values))
         if learns or window.mask is not None or (self.training and self.attention_dropout > 0):
             dropout = self.attention_dropout if self.training else 0.0
-            mixed = attend_by_sequence(queries, keys, values, gate.on, key_mask, window, self.num_heads, dropout)
+            attend = attend_by_sequence if x.device.type == "cpu" else attend_padded
+            mixed = attend(queries, keys, values, gate.on, key_mask, window, self.num_heads, dropout)
         else:
             starts, ends = key_ranges(key_mask, rows, window.left, window.right)
             mixed = kept_attention_op(queries, keys, values, starts, ends, self.num_heads, 0)
@@ -283,11 +292,7 @@ class ArbitratedBlock(nn.Module):
         queries, keys, values = (self._heads(part) for part in parts)
         itself = index[:, :, None] == positions[:, None, :]  # so that a frame beyond those kept sees something
         seen = (key_mask[:, None, :] & in_window(index, positions, window)) | itself
-        mask = window.mask
-        if mask is not None:
-            whole = mask.expand(len(x), 1, -1, -1) if mask.ndim == 2 else mask
-            across = whole.gather(2, index[:, None, :, None].expand(-1, whole.shape[1], -1, whole.shape[3]))
-            mask = across.gather(3, positions[:, None, None, :].expand(-1, whole.shape[1], index.shape[1], -1))
+        mask = None if window.mask is None else mask_of(window.mask, index, positions)
         seen = with_mask(seen[:, None], mask, queries.dtype)
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
