@@ -60,7 +60,7 @@ void bind_gating(py::module_& m) {
         with_any_dtype(dtype, [&](auto zero) {
           using T = decltype(zero);
           tercet::cuda::arbiter_logits<T>(queue_of(queue), at<T>(rows), norm_of(norm), at<T>(weight), at<T>(bias),
-                                          at<T>(logits), num_rows, dim);
+                                          at<tercet::cuda::Wide<T>>(logits), num_rows, dim);
         });
       },
       Release());

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "../csrc/gating.h"
+#include "halves.h"
 #include "steps.h"
 
 namespace tercet::cuda {
@@ -24,7 +25,7 @@ void arbiter_logits(const Queue& queue,
                     LayerNorm norm,
                     const T* weight,  // [dim]
                     const T* bias,    // [1]
-                    T* logits,        // [num_rows]
+                    Wide<T>* logits,  // [num_rows], float of halves
                     int64_t num_rows, int64_t dim);
 
 constexpr int64_t kMaxHeadDim = 256;

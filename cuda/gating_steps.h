@@ -31,7 +31,7 @@ struct ArbiterRows {
   const T* rows;  // [num_rows, dim]
   LayerNorm norm;
   const T *weight, *bias;  // [dim], [1]
-  T* logits;               // [num_rows]
+  Sum* logits;             // [num_rows]
   int64_t num_rows, dim;
   int64_t num_steps;  // 1
 
@@ -89,7 +89,7 @@ struct ArbiterRows {
   TERCET_HOST_DEVICE void settle(int64_t block, int thread, Shared& shared, Own&) const {
     const int64_t row = Sums::item_of(block, thread);
     if (row >= num_rows || Sums::lane_of(thread) != 0) return;
-    logits[row] = narrow<T>(shared.products.sum(thread) + widen(*bias));
+    logits[row] = shared.products.sum(thread) + widen(*bias);
   }
 
  private:
@@ -114,7 +114,7 @@ struct ArbiterRows {
 };
 
 template <class T, class Device>
-void arbiter_steps(const Device& device, const T* rows, LayerNorm norm, const T* weight, const T* bias, T* logits,
+void arbiter_steps(const Device& device, const T* rows, LayerNorm norm, const T* weight, const T* bias, Wide<T>* logits,
                    int64_t num_rows, int64_t dim) {
   const ArbiterRows<T> work{rows, norm, weight, bias, logits, num_rows, dim, 1};
   device.for_each_block("arbiter_logits", WarpSums<Wide<T>>::num_blocks(num_rows), work);

@@ -92,9 +92,9 @@ def masked_dense(case: Case, x: Tensor, scales: tuple[Tensor | None, Tensor | No
     frame = torch.arange(num_frames)
     ahead = frame - frame[:, None]
     seen = (ahead >= -left) & (ahead <= (0 if case.is_causal else right))
-    offered = attention if layer.keys == "kept" else case.valid
+    key_mask = attention if layer.keys == "kept" else case.valid
     # A frame that is off is computed as if it alone were on: it sees itself.
-    seen = (seen & (offered[:, None, :] | torch.eye(num_frames, dtype=torch.bool)))[:, None]
+    seen = (seen & (key_mask[:, None, :] | torch.eye(num_frames, dtype=torch.bool)))[:, None]
     bias = torch.zeros(num_frames, num_frames, dtype=x.dtype)
     if case.mask is not None and not case.is_causal:
         mask = case.mask if case.mask.ndim == 2 else case.mask.unflatten(0, (-1, heads))

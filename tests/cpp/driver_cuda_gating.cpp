@@ -92,8 +92,7 @@ void check_arbiter(uint64_t seed) {
   const LayerNorm norm{with_norm ? norm_weight.data() : nullptr, with_bias ? norm_bias.data() : nullptr, 1e-5};
   const LayerNorm wide_norm{with_norm ? wide_norm_weight.data() : nullptr, with_bias ? wide_norm_bias.data() : nullptr,
                             1e-5};
-  std::vector<Wide<T>> expected(num_rows);
-  std::vector<T> got(num_rows, narrow<T>(NAN));
+  std::vector<Wide<T>> expected(num_rows), got(num_rows, NAN);
   if (dim == 0 && with_norm) return;  // nothing to normalise
   arbiter_logits(wide_rows.data(), wide_norm, wide_weight.data(), wide_bias.data(), expected.data(), num_rows, dim, 1);
   cuda::arbiter_steps(device, rows.data(), norm, weight.data(), bias.data(), got.data(), num_rows, dim);
@@ -195,7 +194,7 @@ void check_attention(uint64_t seed) {
 }
 
 // A value that is no number, in one key after the other: the queries that see it, and they alone, are no numbers.
-void check_sight(uint64_t seed) {
+void check_not_a_number_stays(uint64_t seed) {
   Random random(seed);
   const HostDevice device(seed);
   AttentionProblem<float> problem(random);
@@ -240,5 +239,5 @@ void check_cuda_gating_kernels(uint64_t seed) {
   check_attention<double>(seed);
   check_attention<BFloat16>(seed);
   check_attention<Float16>(seed);
-  check_sight(seed);
+  check_not_a_number_stays(seed);
 }

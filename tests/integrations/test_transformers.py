@@ -132,6 +132,28 @@ def test_heads_stay_on_top(name: str, config: str, output: str) -> None:
     torch.testing.assert_close(got[where], want[where], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_copies_and_pickles_of_whole_models(name: str, tmp_path: Path) -> None:
+    """They decide and compute as the model does, and share nothing with it."""
+    batch = tokens()
+    gated = calibrate_(arbitrate(made(name), keys="all", capacity=0.8), batch, keep=(0.5, 0.6))
+    torch.save(gated, tmp_path / "model.pt")
+    with torch.no_grad(), count_compute(gated) as costs:
+        want = gated(**batch).last_hidden_state
+        copies = [copy.deepcopy(gated)]  # while it is counted, too
+    copies += [copy.deepcopy(copies[0]), torch.load(tmp_path / "model.pt", weights_only=False)]
+    for other in copies:
+        with torch.no_grad(), count_compute(other) as counted:
+            assert torch.equal(other(**batch).last_hidden_state, want)
+        assert torch.equal(counted[0].gates, costs[0].gates)
+        layers = zip(other.encoder.layer, gated.encoder.layer, strict=True)
+        assert all(type(one) is type(two) and one is not two for one, two in layers)
+        other.encoder.layer[0].intermediate.dense.weight.data.zero_()
+    assert len(costs) == 1
+    with torch.no_grad():
+        assert torch.equal(gated(**batch).last_hidden_state, want)
+
+
 def test_weights_keep_their_names_and_files_load(tmp_path: Path) -> None:
     model, batch = made("BertForSequenceClassification", "BertConfig"), tokens()
     names = set(model.state_dict())

@@ -1,4 +1,4 @@
-"""ComputeCost counts what a plain count over frames and keys counts; its penalty is the expected share."""
+"""ComputeCost counts what a plain count over frames and keys counts; its penalty is the expected share of what gates can save."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gated import Case, cases, make_layer
 from strategies import normal, seeds
-from tercet.nn import ArbitratedEncoder, ComputeCost
+from tercet.nn import ArbitratedEncoder, BlockShape, ComputeCost
+from tercet.nn.cost import expected_share
 
 
 def count(case: Case, attention: list[bool], feed_forward: list[bool], valid: list[bool], t: int) -> int:
@@ -23,8 +24,8 @@ def count(case: Case, attention: list[bool], feed_forward: list[bool], valid: li
     if attention[t]:
         spent += dim * dim  # query
         for key in range(len(valid)):
-            offered = attention[key] if layer.keys == "kept" else valid[key]
-            if offered and t - left <= key <= t + right:
+            is_key = attention[key] if layer.keys == "kept" else valid[key]
+            if is_key and t - left <= key <= t + right:
                 spent += dim  # score, over all heads
                 spent += dim  # its value
         spent += dim * dim  # output
@@ -67,77 +68,108 @@ def test_multiply_adds_are_those_of_a_plain_count(case: Case, num_layers: int, s
     assert cost.share == pytest.approx(int(cost.multiply_adds.sum()) / total if total else 0.0)
 
 
+@given(seeds, st.sampled_from([1, 2, 4]), st.sampled_from(["kept", "all"]))
+def test_the_penalty_is_the_expectation_over_all_gate_patterns(seed: int, num_frames: int, keys: str) -> None:
+    """Of what gates can save: multiply-adds above those with every gate off, over the same with every gate on."""
+    rng = np.random.default_rng(seed)
+    windows = rng.choice(np.array([None, 0, 1, 2]), (2, 2))
+    shapes = [BlockShape(int(rng.integers(1, 5)), int(rng.integers(1, 9)), 7, keys, *sides) for sides in windows]
+    patterns = torch.cartesian_prod(*[torch.tensor([False, True])] * (2 * num_frames)).unflatten(1, (2, -1))
+    valid = torch.from_numpy(rng.random(num_frames) < 0.8)
+    valid[0] = True
+    chances = torch.from_numpy(rng.choice([0.0, 1.0, *rng.random(5)], (2, 2, 1, num_frames)))
+    gates = (patterns & valid).transpose(0, 1).expand(2, -1, -1, -1)
+    cost = ComputeCost(gates, valid.expand(len(patterns), -1), tuple(shapes), torch.tensor(0.0))
+    spent = cost.multiply_adds.sum(2).double()  # [layer, pattern], which runs from all off to all on
+    weights = torch.where(patterns, chances[:, :, 0][:, None], 1 - chances[:, :, 0][:, None]).prod(3).prod(2)
+    torch.testing.assert_close(weights.sum(1), torch.ones(2, dtype=torch.float64))
+    expected = ((weights * spent).sum(1) - spent[:, 0]).sum()
+    want = expected / (spent[:, -1] - spent[:, 0]).sum()
+    got = expected_share([(pair[0], pair[1]) for pair in chances], valid[None], shapes)
+    torch.testing.assert_close(got, want)
+
+
 @given(cases(masks=False), st.integers(1, 3), seeds)
-def test_the_penalty_is_the_expected_share(case: Case, num_layers: int, seed: int) -> None:
-    """Gates weigh what their sub-blocks cost with every gate on; of forced gates the probability is 0 or 1."""
+def test_the_penalty_counts_what_each_gate_would_spend(case: Case, num_layers: int, seed: int) -> None:
+    """By a plain loop over pairs of frames; of forced gates the probability is 0 or 1."""
     rng = np.random.default_rng(seed)
     encoder, gates = stacked(case, rng, num_layers)
     for i, layer in enumerate(encoder.blocks):
         layer.attention_arbiter.bias.data.fill_(0.3 * i - 0.2)
     with torch.no_grad():
         forced, decided = run(case, encoder, gates=gates).penalty, run(case, encoder).penalty
-    valid, layer = case.valid, case.layer
+    valid = case.valid
     if not valid.any():
         assert float(forced) == float(decided) == 0.0
         return
-    rows = valid.tolist()
-    costs = torch.zeros(2)
-    for row in rows:
-        for t in range(len(row)):
-            if row[t]:
-                off = [False] * len(row)
-                transform = 2 * layer.dim * layer.feed_forward_dim
-                attend = count(case, row, off, row, t)
-                costs += torch.tensor([attend - (2 * layer.dim**2 if layer.keys == "all" else 0), transform])
-    rates = (gates & valid).sum((2, 3)) / valid.sum()
-    torch.testing.assert_close(forced, (rates * costs).sum() / (num_layers * costs.sum()))
-    chances = probabilities(case, encoder)
-    torch.testing.assert_close(decided, (chances * costs).sum() / (num_layers * costs.sum()))
+    whole = num_layers * expected_spending(case, valid.double(), valid.double())
+    for found, chances in ((forced, (gates & valid).double()), (decided, probabilities(case, encoder))):
+        want = sum(expected_spending(case, *layer) for layer in chances) / whole
+        torch.testing.assert_close(found, want.float())
+
+
+def expected_spending(case: Case, attention: Tensor, feed_forward: Tensor) -> Tensor:
+    """Expected multiply-adds that one block's gates cause, of their probabilities [B, T], 0 at padding."""
+    layer, (left, right) = case.layer, case.window
+    kept = layer.keys == "kept"
+    frame = torch.arange(case.x.shape[1])
+    ahead = frame - frame[:, None]
+    key_mask = attention if kept else case.valid.double()
+    pairs = attention[:, :, None] * key_mask[:, None] * ((ahead >= -left) & (ahead <= right))
+    own = torch.diag_embed(attention)  # who asks is a key
+    pairs = torch.where(torch.eye(len(frame), dtype=torch.bool), own, pairs)
+    projections = (4 if kept else 2) * layer.dim**2 * attention.sum()
+    return projections + 2 * layer.dim * pairs.sum() + 2 * layer.dim * layer.feed_forward_dim * feed_forward.sum()
 
 
 def probabilities(case: Case, encoder: ArbitratedEncoder) -> Tensor:
-    """The mean probability of each gate of each layer [num_layers, 2] over valid frames, the layers run in turn."""
+    """Each gate's probability [num_layers, 2, B, T], 0 at padding, the layers run in turn."""
     x, found = case.x, []
     with torch.no_grad():
-        for layer in encoder.blocks:
+        decided = run(case, encoder).gates
+        for layer, both in zip(encoder.blocks, decided, strict=True):
             inputs, row = x, []
             for part in ("attention", "feed_forward"):
                 norm, arbiter = getattr(layer, f"{part}_norm"), getattr(layer, f"{part}_arbiter")
                 logits = arbiter(norm(inputs) if layer.norm_first else inputs)[..., 0]
-                row.append(logits.sigmoid()[case.valid].mean().float())
-                both = _decisions(case, encoder, len(found))
+                row.append(logits.sigmoid() * case.valid)
                 inputs = case.run(layer, x, gates=(both[0], torch.zeros_like(both[1])))
             found.append(torch.stack(row))
             x = case.run(layer, x, gates=tuple(both))
     return torch.stack(found)
 
 
-def _decisions(case: Case, encoder: ArbitratedEncoder, index: int) -> Tensor:
-    return run(case, encoder).gates[index]
+@pytest.mark.parametrize("keys", ["kept", "all"])
+@pytest.mark.parametrize("window", [(None, None), (2, 0), (1, 3)])
+def test_gradcheck_of_the_penalty(keys: str, window: tuple[int | None, int | None]) -> None:
+    rng = np.random.default_rng(4)
+    valid = torch.arange(6) < torch.tensor([6, 4, 0])[:, None]
+    shapes = [BlockShape(3, 5, 6, keys, *window), BlockShape(2, 4, 6, keys, None, 0)]
+    chances = torch.from_numpy(rng.random((2, 2, 3, 6))).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: expected_share([(a, f) for a, f in p], valid, shapes), chances)
 
 
 @pytest.mark.parametrize("mode", ["dense", "compact", "eval"])
 @pytest.mark.parametrize("keys", ["kept", "all"])
 def test_the_penalty_pushes_every_probability(mode: str, keys: str) -> None:
-    """Its gradient to a logit is the sub-block's cost times p (1 - p) over frames and total; padding gets none."""
+    """Its gradient to what an arbitrator reads is that of the plain expectation; padding gets none."""
     rng = np.random.default_rng(0)
     layer = make_layer(rng, keys=keys, arbiter_input="acoustic", mode="dense" if mode == "eval" else mode, window=2)
     encoder = ArbitratedEncoder(layer.train(mode != "eval"), 1)
     x = normal(rng, 2, 7, 6, dtype=torch.float64)
-    sound = normal(rng, 2, 7, 6, dtype=torch.float64).requires_grad_()
+    acoustic = normal(rng, 2, 7, 6, dtype=torch.float64).requires_grad_()
     padding = torch.arange(7) >= torch.tensor([7, 4])[:, None]
-    penalty = encoder(x, src_key_padding_mask=padding, acoustic=sound)[1].penalty
+    penalty = encoder(x, src_key_padding_mask=padding, acoustic=acoustic)[1].penalty
     block = encoder.blocks[0]
-    inputs = [sound, block.attention_arbiter.weight, block.feed_forward_arbiter.weight]
+    inputs = [acoustic, block.attention_arbiter.weight, block.feed_forward_arbiter.weight]
     got = torch.autograd.grad(penalty, inputs)
-    frames = 11
-    seen = sum(min(t + 2, size - 1) - max(t - 2, 0) + 1 for size in (7, 4) for t in range(size)) / frames
-    attend = (4 if keys == "kept" else 2) * 36 + 2 * 6 * seen
-    transform = 2 * 6 * layer.feed_forward_dim
-    want = 0.0
-    for arbiter, cost in ((block.attention_arbiter, attend), (block.feed_forward_arbiter, transform)):
-        chance = arbiter(sound)[..., 0].sigmoid().masked_fill(padding, 0)
-        want = want + cost * chance.sum() / frames / (attend + transform)
+    case = Case(block, x, padding, padding, (2, 2), padding)
+    chances = [
+        arbiter(acoustic)[..., 0].sigmoid().masked_fill(padding, 0)
+        for arbiter in (block.attention_arbiter, block.feed_forward_arbiter)
+    ]
+    on = case.valid.double()
+    want = expected_spending(case, *chances) / expected_spending(case, on, on)
     torch.testing.assert_close(penalty.double(), want, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(got, torch.autograd.grad(want, inputs), rtol=1e-4, atol=1e-6)
     assert not got[0][padding].any()

@@ -177,20 +177,20 @@ def test_arbitrators_decide_as_forced_gates_do(case: Case) -> None:
 def test_arbitrators_hear_the_acoustic_input(arbiter_input: str, norm_first: bool) -> None:
     rng = np.random.default_rng(3)
     layer = make_layer(rng, arbiter_input=arbiter_input, acoustic_dim=4, norm_first=norm_first)
-    x, sound = normal(rng, 2, 40, 6, dtype=torch.float64), normal(rng, 2, 40, 4, dtype=torch.float64)
+    x, acoustic = normal(rng, 2, 40, 6, dtype=torch.float64), normal(rng, 2, 40, 4, dtype=torch.float64)
     read = layer.norm1(x) if norm_first else x
-    read = sound if arbiter_input == "acoustic" else torch.cat([read, sound], -1)
+    read = acoustic if arbiter_input == "acoustic" else torch.cat([read, acoustic], -1)
     want = layer.attention_arbiter(read)[..., 0] > 0
     for grad in (True, False):
         with torch.set_grad_enabled(grad):
-            _, cost = ArbitratedEncoder(layer, 1)(x, acoustic=sound)
+            _, cost = ArbitratedEncoder(layer, 1)(x, acoustic=acoustic)
         assert torch.equal(cost.gates[0, 0], want)
     assert 0 < want.sum() < want.numel()
-    for bad in (None, sound[:, 1:], x):
+    for bad in (None, acoustic[:, 1:], x):
         with pytest.raises(ValueError, match=r"acoustic"):
             layer(x, acoustic=bad)
-    sound[1, 3] = torch.nan
-    gates = ArbitratedEncoder(layer, 1)(x, acoustic=sound)[1].gates[0, 0]
+    acoustic[1, 3] = torch.nan
+    gates = ArbitratedEncoder(layer, 1)(x, acoustic=acoustic)[1].gates[0, 0]
     want[1, 3] = False
     assert torch.equal(gates, want)
 

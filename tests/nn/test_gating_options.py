@@ -19,7 +19,7 @@ from strategies import normal, seeds
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer, block
 from tercet.ops import gating
 
-MODES = ("compact", "eval")
+MODES = ("dense", "compact", "eval")
 
 
 def first_of(on: Tensor, capacity: int | float) -> Tensor:
@@ -34,8 +34,8 @@ def first_of(on: Tensor, capacity: int | float) -> Tensor:
 @given(cases(), st.sampled_from([1, 2, 4, 0.1, 0.25, 0.3, 0.5, 1.0]), st.sampled_from(MODES))
 @settings(max_examples=80)
 def test_frames_beyond_capacity_are_off(case: Case, capacity: int | float, mode: str) -> None:
-    options = {"mode": "compact" if mode == "compact" else "dense", "capacity": capacity}
-    layer = copied(case, **options).train(mode == "compact")
+    options = {"mode": "dense" if mode == "eval" else mode, "capacity": capacity}
+    layer = copied(case, **options).train(mode != "eval")
     attention, feed_forward = (first_of(on & case.valid, capacity) for on in case.gates)
     want = replace(case, attention=attention, feed_forward=feed_forward).define()
     for grad in (True, False):
@@ -59,6 +59,15 @@ def test_decisions_within_capacity(case: Case, capacity: int | float) -> None:
         few, whole, exact = (encoder(case.x, src_key_padding_mask=case.padding)[1].gates[0] for encoder in encoders)
     assert torch.equal(few[0], first_of(exact[0], capacity))
     assert torch.equal(whole, exact)
+    for mode in ("dense", "compact"):  # drawn gates are cut as well
+        layers = [copied(case, capacity=size, mode=mode).train() for size in (capacity, None)]
+        with torch.random.fork_rng():
+            torch.manual_seed(len(case.x))
+            drawn = ArbitratedEncoder(layers[0], 1)(case.x, src_key_padding_mask=case.padding)[1].gates[0]
+            torch.manual_seed(len(case.x))
+            free = ArbitratedEncoder(layers[1], 1)(case.x, src_key_padding_mask=case.padding)[1].gates[0]
+        assert torch.equal(drawn[0], first_of(free[0], capacity))
+        assert drawn[1].sum(1).tolist() == first_of(drawn[1], capacity).sum(1).tolist()
 
 
 def exported(layer: torch.nn.Module, x: Tensor, dynamic: bool) -> Any:

@@ -232,13 +232,13 @@ def test_what_overflows_within_the_stack_stays_in_its_frame() -> None:
 def test_sound_that_is_not_finite_closes_gates() -> None:
     torch.manual_seed(0)
     encoder, frames = make(arbiter_input="both"), torch.randn(1, 6, 24, dtype=torch.float64)
-    sound = torch.randn(1, 6, 24, dtype=torch.float64)
-    sound[0, 2, 5], sound[0, 4, 0] = torch.inf, torch.nan
+    acoustic = torch.randn(1, 6, 24, dtype=torch.float64)
+    acoustic[0, 2, 5], acoustic[0, 4, 0] = torch.inf, torch.nan
     with torch.no_grad():
-        want = encoder(frames, acoustic=sound)[1].gates
+        want = encoder(frames, acoustic=acoustic)[1].gates
     state, gates = encoder.initial_state(1), []
     for t in range(6):
-        encoder.step(frames[:, t : t + 1], state, sound[:, t : t + 1])
+        encoder.step(frames[:, t : t + 1], state, acoustic[:, t : t + 1])
         gates.append(state.gates)
     assert torch.equal(torch.cat(gates, -1), want)
     assert not want[..., 2].any()

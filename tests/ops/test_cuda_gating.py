@@ -137,9 +137,10 @@ def test_logits_agree_with_the_reference(
 
     got = run(rows_there)
     wide, weight_64, bias_64, *norms = as_reference((rows, *parameters), torch.float64)
-    assert_close(got, reference.arbiter_logits(wide, *norms, 1e-5, weight_64, bias_64))  # type: ignore[arg-type]
+    assert_close(got, reference.arbiter_logits(wide, weight_64, bias_64, *norms, 1e-5))  # type: ignore[arg-type]
     assert_close(run(rows_there.T.contiguous().T), got.double().cpu())
-    bits = torch.int64 if dtype == torch.float64 else torch.int32 if dtype == torch.float32 else torch.int16
+    bits = torch.int64 if dtype == torch.float64 else torch.int32
+    assert got.dtype == torch.promote_types(dtype, torch.float32)
     assert torch.equal(run(rows_there[num_rows // 3 :]).view(bits), got[num_rows // 3 :].view(bits))
 
 
@@ -190,7 +191,7 @@ def test_more_work_than_a_grid_has_blocks(kernels: ModuleType) -> None:
     # 8192 blocks, of 8 rows and of 64 queries of a head.
     rng = np.random.default_rng(0)
     rows, weight, bias, *_ = random_arbiter(rng, 70_000, 3, "none", torch.float32)
-    want = reference.arbiter_logits(rows.double(), None, None, 0.0, weight.double(), bias.double())
+    want = reference.arbiter_logits(rows.double(), weight.double(), bias.double(), None, None, 0.0)
     assert_close(tercet.arbiter_logits(rows.cuda(), weight.cuda(), bias.cuda()), want)
     queries, keys, values = (normal(rng, 8_300, 64, dtype=torch.float32) for _ in range(3))
     ends = torch.arange(8_300)

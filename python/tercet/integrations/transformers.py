@@ -14,13 +14,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.nn.block import ArbitratedBlock, Gate, cost_of
+from tercet.nn.arbiter import Gate
+from tercet.nn.block import ArbitratedBlock, cost_of
 from tercet.nn.calibration import calibrate_block
 from tercet.nn.cost import ComputeCost
 from tercet.nn.inputs import Gates, checked_gates
@@ -55,6 +57,7 @@ class ArbitratedLayer(ArbitratedBlock):
     attention: Any  # modules of the layer
     intermediate: Any
     output: Any
+    _layer_class: type[nn.Module]  # of transformers
     _names: tuple[str, ...]  # of the arguments of the layer's own forward
     _gives_tuple: bool  # whether it returns a tuple, as it did before transformers 5
 
@@ -72,6 +75,10 @@ class ArbitratedLayer(ArbitratedBlock):
             with torch.no_grad():
                 arbiter.weight.mul_(0.1)  # the input is not normalised here; a new one is to leave everything on
         self.runner: Runner | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The class is made at run time, so that copies and pickles name the layer's own class instead."""
+        return _empty, (self._layer_class,), {**self.__dict__, "runner": None}
 
     @property
     def attention_norm(self) -> nn.LayerNorm:
@@ -133,10 +140,18 @@ class _Bare(nn.Module):
         pass
 
 
+@cache
 def _gated_class(layer_class: type[Any]) -> type[ArbitratedLayer]:
     names = tuple(inspect.signature(layer_class.forward).parameters)[2:]  # without self and hidden_states
-    body = {"_names": names, "_gives_tuple": "output_attentions" in names, "__doc__": ArbitratedLayer.__doc__}
+    body = {"_layer_class": layer_class, "_names": names, "_gives_tuple": "output_attentions" in names,
+            "__doc__": ArbitratedLayer.__doc__}  # fmt: skip
     return type(f"Arbitrated{layer_class.__name__}", (ArbitratedLayer, _Bare, layer_class), body)
+
+
+def _empty(layer_class: Any) -> ArbitratedLayer:
+    """A gated layer whose attributes are still to be set."""
+    made = _gated_class(layer_class)
+    return made.__new__(made)
 
 
 def _mapped(module: nn.Module, frames: Tensor, activation: str = "none") -> Tensor:
@@ -198,8 +213,9 @@ def arbitrate(
     Each layer's attention and feed-forward are switched off for the tokens that their arbitrators, linear maps of the
     sub-block's input, do not pick; off skips the sub-block and the norm after it. Weights keep their names, beside
     which stand each layer's `attention_arbiter`, `feed_forward_arbiter`, `attention_threshold` and
-    `feed_forward_threshold`; a saved model loads into `arbitrate`'s and, without them, into the original's class.
-    Heads on top, dropout, training and recorded hidden states work as before; attention weights are not recorded.
+    `feed_forward_threshold`; a saved model loads into `arbitrate`'s and, without them, into the original's class. Whole
+    models are copied (`copy.deepcopy`) and pickled (`torch.save(model, path)`) where the original's are. Heads on top,
+    dropout, training and recorded hidden states work as before; attention weights are not recorded.
 
     Args:
         model: of the BERT and RoBERTa families, with one encoder whose layers are named in `LAYERS`, with any head.
@@ -239,8 +255,8 @@ def arbitrate(
     if getattr(getattr(model, "config", None), "output_attentions", False):
         raise ValueError("tercet.arbitrate: config.output_attentions must be False: gated layers record no weights")
     options = {"keys": keys, "mode": mode, "window": window, "capacity": capacity}
-    classes = {kind: _gated_class(kind) for kind in map(type, layers)}
-    gated = [classes[type(layer)](layer, **options) for layer in layers]
+    kinds: list[Any] = [type(layer) for layer in layers]
+    gated = [_gated_class(kind)(layer, **options) for kind, layer in zip(kinds, layers, strict=True)]
     for i, layer in enumerate(gated):
         layers[i] = layer
     return model

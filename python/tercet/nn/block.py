@@ -9,31 +9,31 @@ offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: F
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.nn.attention import Sight, attend_by_sequence, in_window, key_ranges, with_mask
+from tercet.nn.arbiter import INITIAL_BIAS, Gate, decide, logits_of, wide_dtype
+from tercet.nn.attention import (
+    AttentionWindow,
+    attend_by_sequence,
+    attend_padded,
+    in_window,
+    key_ranges,
+    mask_of,
+    with_mask,
+)
+from tercet.nn.capacity import checked_capacity, padded_rows, within_capacity
 from tercet.nn.cost import BlockShape, ComputeCost, expected_share
-from tercet.ops.gating import arbiter_logits, kept_attention_op
+from tercet.ops.gating import kept_attention_op
 
 KEYS = ("kept", "all")
 MODES = ("dense", "compact")
 ARBITER_INPUTS = ("block", "acoustic", "both")
-OPEN = 3.0  # an arbitrator's first bias: sigmoid(3) = .95, so that a new one leaves its block on
-
-
-class Gate(NamedTuple):
-    """One sub-block's decision for each frame, all [B, T]."""
-
-    on: Tensor  # bool
-    scale: Tensor | None  # 1, with the gradient of the relaxed gate; None where nothing is learnt
-    probability: Tensor  # that the arbitrator opens it; of forced gates 0 or 1
 
 
 class ArbitratedBlock(nn.Module):
@@ -42,8 +42,9 @@ class ArbitratedBlock(nn.Module):
     Attributes:
         temperature: of the relaxed gates in training.
         mode: "dense" or "compact" training; evaluation is always compact.
-        capacity: None, or the most frames of a sequence that a sub-block computes (an int, or a share of T): tensors
-            then have fixed sizes and nothing waits for the device. Frames beyond are off, the last ones first.
+        capacity: None, or the most frames of a sequence that are on in a sub-block (an int, or a share of T); frames
+            beyond are off, the last ones first. But for dense training, tensors then have fixed sizes that are
+            computed without waiting for the device.
     """
 
     attention_threshold: Tensor
@@ -78,15 +79,26 @@ class ArbitratedBlock(nn.Module):
         self.dim, self.num_heads, self.feed_forward_dim = dim, num_heads, feed_forward_dim
         self.norm_first, self.keys, self.arbiter_input, self.mode = norm_first, keys, arbiter_input, mode
         self.left, self.right = _window(name, window, causal)
-        self.capacity = _checked_capacity(name, capacity)
+        self.capacity = checked_capacity(name, capacity)
         self.temperature = 1.0
         self.acoustic_dim = dim if acoustic_dim is None else acoustic_dim
         inputs = {"block": dim, "acoustic": self.acoustic_dim, "both": dim + self.acoustic_dim}[arbiter_input]
         self.attention_arbiter = nn.Linear(inputs, 1, device=device, dtype=dtype)
         self.feed_forward_arbiter = nn.Linear(inputs, 1, device=device, dtype=dtype)
         for sub_block, arbiter in (("attention", self.attention_arbiter), ("feed_forward", self.feed_forward_arbiter)):
-            nn.init.constant_(arbiter.bias, OPEN)
-            self.register_buffer(f"{sub_block}_threshold", torch.zeros((), device=device, dtype=dtype))
+            nn.init.constant_(arbiter.bias, INITIAL_BIAS)
+            threshold = torch.zeros((), device=device, dtype=wide_dtype(arbiter.weight.dtype))
+            self.register_buffer(f"{sub_block}_threshold", threshold)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> ArbitratedBlock:
+        """As torch's, which `half`, `to` and their like call; thresholds stay float32 at least."""
+        before = {name: value for name, value in self._buffers.items() if name.endswith("_threshold")}
+        super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        for name, value in before.items():
+            moved = self._buffers[name]
+            if value is not None and moved is not None and moved.dtype != wide_dtype(moved.dtype):
+                self._buffers[name] = value.to(moved.device, wide_dtype(moved.dtype))
+        return self
 
     @property
     def shape(self) -> BlockShape:
@@ -138,7 +150,7 @@ class ArbitratedBlock(nn.Module):
     ) -> tuple[Tensor, Gate, Gate]:
         """The block's output [B, T, dim] and both decisions; `valid` bool [B, T] is false where x is padding."""
         forced = (None, None) if gates is None else gates
-        sight = Sight(self.left, 0 if is_causal else self.right, mask)
+        window = AttentionWindow(self.left, 0 if is_causal else self.right, mask)
         finite = finite_frames(x)
         # Where every frame is computed, or has a gradient, a weight of 0 would not keep a NaN out.
         exact = self.capacity is None and not (self.training or torch.is_grad_enabled())
@@ -147,16 +159,13 @@ class ArbitratedBlock(nn.Module):
         finite = valid & finite
         out = x if exact else x.masked_fill(~finite[..., None], 0)
         attention = self.decide(out, "attention", finite, forced[0], acoustic)
-        out, attention = self.attend(out, attention, finite, sight)
+        out = self.attend(out, attention, finite, window)
         feed_forward = self.decide(out, "feed_forward", finite, forced[1], acoustic)
-        out, feed_forward = self.transform_kept(out, feed_forward)
+        out = self.transform_kept(out, feed_forward)
         return out if exact else torch.where(finite[..., None], out, x), attention, feed_forward
 
     def logits(self, x: Tensor, sub_block: str, acoustic: Tensor | None) -> Tensor:
-        """Logits [B, T] of a sub-block's arbitrator, before any threshold."""
-        arbiter: nn.Linear = getattr(self, f"{sub_block}_arbiter")
-        norm: nn.LayerNorm | None = getattr(self, f"{sub_block}_norm") if self.norm_first else None
-        weight, bias = arbiter.weight[0], arbiter.bias
+        """Logits [B, T] of a sub-block's arbitrator, before any threshold; float32 at least."""
         if self.arbiter_input == "block":
             acoustic = None
         elif acoustic is None:
@@ -164,85 +173,64 @@ class ArbitratedBlock(nn.Module):
         elif acoustic.shape != (*x.shape[:2], self.acoustic_dim):
             wanted = [*x.shape[:2], self.acoustic_dim]
             raise ValueError(f"tercet.nn.{type(self).__name__}: acoustic must be {wanted}, got {list(acoustic.shape)}")
-        heard: Tensor | float = 0.0
-        if acoustic is not None:
-            fine = acoustic.isfinite().all(-1)  # else off, and out of the gradient
-            sound = acoustic.masked_fill(~fine[..., None], 0)
-            heard = F.linear(sound, weight[None, -self.acoustic_dim :]).squeeze(-1).masked_fill(~fine, -torch.inf)
-        if self.arbiter_input == "acoustic":
-            return heard + bias
-        own = weight[: self.dim]
-        if torch.is_grad_enabled():
-            frames = x if norm is None else norm(x)
-            logits = F.linear(frames, own[None], bias).squeeze(-1)
-        else:
-            rows = x.flatten(0, 1).to(weight.dtype)
-            norm_weight, norm_bias, epsilon = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-            logits = arbiter_logits(rows, own, bias, norm_weight=norm_weight, norm_bias=norm_bias, epsilon=epsilon)
-            logits = logits.unflatten(0, x.shape[:2])
-        return logits + heard
+        norm = getattr(self, f"{sub_block}_norm") if self.norm_first else None
+        frames = None if self.arbiter_input == "acoustic" else x
+        return logits_of(getattr(self, f"{sub_block}_arbiter"), norm, frames, acoustic)
 
     def decide(self, x: Tensor, sub_block: str, valid: Tensor, forced: Tensor | None, acoustic: Tensor | None) -> Gate:
-        """Forced gates; else logit > threshold; in training logit + logistic noise > 0, with a relaxed gradient.
-
-        Training draws each gate from its probability sigmoid(logit): the difference of the Gumbel noises of "on" and
-        "off" is logistic. The gate's gradient is that of sigmoid((logit + noise) / temperature), the straight-through
-        Gumbel-softmax of Jang et al. 2017 for two classes.
-        """
+        """Forced gates, else the arbitrator's; off where not `valid`, and beyond capacity."""
         if forced is not None:
             on = forced & valid
-            return Gate(on, None, on.float())
-        logits = self.logits(x, sub_block, acoustic)
-        probability = logits.float().sigmoid().masked_fill(~valid, 0)
-        if not self.training:
-            return Gate((logits > getattr(self, f"{sub_block}_threshold")) & valid, None, probability)
-        uniform = torch.rand_like(probability).clamp(1e-7, 1 - 1e-7)
-        noisy = logits.float() + uniform.log() - (-uniform).log1p()
-        relaxed = (noisy / self.temperature).sigmoid()
-        return Gate((noisy > 0) & valid, 1 + (relaxed - relaxed.detach()), probability)
+            gate = Gate(on, None, on.float())
+        else:
+            threshold: Tensor = getattr(self, f"{sub_block}_threshold")
+            logits = self.logits(x, sub_block, acoustic)
+            gate = decide(logits, threshold, valid, training=self.training, temperature=self.temperature)
+        return gate if self.capacity is None else gate._replace(on=within_capacity(gate.on, self.capacity))
 
-    def attend(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
+    def attend(self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow) -> Tensor:
         if self.training and self.mode == "dense":
-            return _blend(x, self._attend_dense(x, gate, valid, sight), gate), gate
+            return _blend(x, self._attend_dense(x, gate, valid, window), gate)
         if self.capacity is not None:
-            return self._attend_padded(x, gate, valid, sight)
+            return self._attend_padded(x, gate, valid, window)
         frames = x.flatten(0, 1)
-        offered = gate.on if self.keys == "kept" else valid
-        rows, offered_rows = _true_places(gate.on, offered)
-        kept = _take(frames, rows)
+        key_mask = gate.on if self.keys == "kept" else valid
+        rows, key_rows = _true_indices(gate.on, key_mask)
+        kept = _select_rows(frames, rows)
         inputs = self.attention_norm(kept) if self.norm_first else kept
         if self.keys == "kept":
             queries, keys, values = self.queries_keys_values(inputs)
         else:
-            others = _take(frames, offered_rows)
+            others = _select_rows(frames, key_rows)
             queries = self.queries(inputs)
             keys, values = self.keys_and_values(self.attention_norm(others) if self.norm_first else others)
         learns = torch.is_grad_enabled() and any(part.requires_grad for part in (queries, keys, values))
-        if learns or sight.mask is not None or (self.training and self.attention_dropout > 0):
+        if learns or window.mask is not None or (self.training and self.attention_dropout > 0):
             dropout = self.attention_dropout if self.training else 0.0
-            mixed = attend_by_sequence(queries, keys, values, gate.on, offered, sight, self.num_heads, dropout)
+            attend = attend_by_sequence if x.device.type == "cpu" else attend_padded
+            mixed = attend(queries, keys, values, gate.on, key_mask, window, self.num_heads, dropout)
         else:
-            starts, ends = key_ranges(offered, rows, sight.left, sight.right)
+            starts, ends = key_ranges(key_mask, rows, window.left, window.right)
             mixed = kept_attention_op(queries, keys, values, starts, ends, self.num_heads, 0)
         update = self.attention_output(mixed)
-        return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False), gate
+        return self.put(frames, rows, kept, update, self.attention_norm, gate, x.shape, owned=False)
 
-    def transform_kept(self, x: Tensor, gate: Gate) -> tuple[Tensor, Gate]:
+    def transform_kept(self, x: Tensor, gate: Gate) -> Tensor:
         norm = self.feed_forward_norm
         if self.training and self.mode == "dense":
             new = x + self.transform(norm(x)) if self.norm_first else norm(x + self.transform(x))
-            return _blend(x, new, gate), gate
+            return _blend(x, new, gate)
         if self.capacity is not None:
-            gate, index, got = self._within_capacity(gate)
+            index, got = padded_rows(gate.on, self.capacity)
             kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
             update = self.transform(norm(kept) if self.norm_first else kept)
-            return self._put_padded(x, index, got, kept, update, norm, gate), gate
+            return self._put_padded(x, index, got, kept, update, norm, gate)
         frames = x.flatten(0, 1)
         rows = gate.on.flatten().nonzero().squeeze(1)
-        kept = _take(frames, rows)
+        kept = _select_rows(frames, rows)
         update = self.transform(norm(kept) if self.norm_first else kept)
         owned = not torch.is_grad_enabled() and not torch.compiler.is_compiling()  # what attend made
-        return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned), gate
+        return self.put(frames, rows, kept, update, norm, gate, x.shape, owned=owned)
 
     def put(
         self,
@@ -270,13 +258,13 @@ class ArbitratedBlock(nn.Module):
 
     # Training the gates: every frame is computed, as if its own gate were on.
 
-    def _attend_dense(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> Tensor:
+    def _attend_dense(self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow) -> Tensor:
         inputs = self.attention_norm(x) if self.norm_first else x
         queries, keys, values = (self._heads(part) for part in self.queries_keys_values(inputs))
         itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        offered = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
+        key_mask = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
         frame = torch.arange(x.shape[1], device=x.device)
-        seen = with_mask(offered[:, None] & in_window(frame, frame, sight), sight.mask, queries.dtype)
+        seen = with_mask(key_mask[:, None] & in_window(frame, frame, window), window.mask, queries.dtype)
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
@@ -286,42 +274,30 @@ class ArbitratedBlock(nn.Module):
         heads: Tensor = part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         return heads
 
-    # A fixed number of frames of each sequence: no size depends on the data.
+    # At most `capacity` frames of each sequence.
 
-    def _within_capacity(self, gate: Gate) -> tuple[Gate, Tensor, Tensor]:
-        """The gate without the frames beyond capacity, the kept frames' numbers [B, capacity], and which are kept."""
+    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow) -> Tensor:
         assert self.capacity is not None
-        num_frames = gate.on.shape[1]
-        size = self.capacity if isinstance(self.capacity, int) else math.ceil(self.capacity * num_frames - 1e-9)
-        on = gate.on & (gate.on.cumsum(1) <= size)
-        index = (~on).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
-        return gate._replace(on=on), index, on.gather(1, index)
-
-    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, sight: Sight) -> tuple[Tensor, Gate]:
-        gate, index, got = self._within_capacity(gate)
+        index, got = padded_rows(gate.on, self.capacity)
         kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
         inputs = self.attention_norm(kept) if self.norm_first else kept
         frame = torch.arange(x.shape[1], device=x.device)
         if self.keys == "kept":
             parts = self.queries_keys_values(inputs)
-            offered, positions = got, index
+            key_mask, positions = got, index
         else:
             others = self.attention_norm(x) if self.norm_first else x
             parts = (self.queries(inputs), *self.keys_and_values(others))
-            offered, positions = valid, frame.expand(x.shape[:2])
+            key_mask, positions = valid, frame.expand(x.shape[:2])
         queries, keys, values = (self._heads(part) for part in parts)
         itself = index[:, :, None] == positions[:, None, :]  # so that a frame beyond those kept sees something
-        seen = (offered[:, None, :] & in_window(index, positions, sight)) | itself
-        mask = sight.mask
-        if mask is not None:
-            whole = mask.expand(len(x), 1, -1, -1) if mask.ndim == 2 else mask
-            across = whole.gather(2, index[:, None, :, None].expand(-1, whole.shape[1], -1, whole.shape[3]))
-            mask = across.gather(3, positions[:, None, None, :].expand(-1, whole.shape[1], index.shape[1], -1))
+        seen = (key_mask[:, None, :] & in_window(index, positions, window)) | itself
+        mask = None if window.mask is None else mask_of(window.mask, index, positions)
         seen = with_mask(seen[:, None], mask, queries.dtype)
         dropout = self.attention_dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
-        return self._put_padded(x, index, got, kept, update, self.attention_norm, gate), gate
+        return self._put_padded(x, index, got, kept, update, self.attention_norm, gate)
 
     def _put_padded(
         self, x: Tensor, index: Tensor, got: Tensor, kept: Tensor, update: Tensor, norm: nn.LayerNorm, gate: Gate
@@ -352,14 +328,14 @@ def cost_of(
     return ComputeCost(on, valid, shapes, expected_share(chances, valid, shapes))
 
 
-def _take(frames: Tensor, rows: Tensor) -> Tensor:
+def _select_rows(frames: Tensor, rows: Tensor) -> Tensor:
     """Some rows in order; `frames` itself where they are all of them."""
     if not torch.compiler.is_compiling() and rows.numel() == frames.shape[0]:
         return frames
     return frames.index_select(0, rows)
 
 
-def _true_places(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def _true_indices(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Where two masks are true, counted over all their frames; waits for the device once at most."""
     if second is first or first.device.type == "cpu" or torch.compiler.is_compiling():
         places = first.flatten().nonzero().squeeze(1)
@@ -388,14 +364,3 @@ def _window(name: str, window: int | tuple[int, int] | None, causal: bool) -> tu
     if causal and right > 0:
         raise ValueError(f"tercet.nn.{name}: causal=True sees no frame to the right, got window {window}")
     return left, right
-
-
-def _checked_capacity(name: str, capacity: int | float | None) -> int | float | None:
-    fine = (
-        capacity is None
-        or (isinstance(capacity, int) and capacity >= 1)
-        or (isinstance(capacity, float) and 0 < capacity <= 1)
-    )
-    if not fine or isinstance(capacity, bool):
-        raise ValueError(f"tercet.nn.{name}: capacity must be a number of frames or a share in (0, 1], got {capacity}")
-    return capacity

@@ -22,14 +22,15 @@ class BlockShape:
     right: int | None
 
 
-def frames_seen(keys: Tensor, left: int | None, right: int | None) -> Tensor:
-    """How many of the true `keys` [B, T] lie in each frame's window: int64 [B, T]."""
-    num_frames = keys.shape[1]
-    counts = torch.nn.functional.pad(keys.long().cumsum(1), (1, 0))
-    frame = torch.arange(num_frames, device=keys.device)
+def window_sums(values: Tensor, left: int | None, right: int | None) -> Tensor:
+    """The sum of `values` [B, T] over each frame's window, by one prefix sum: int64, or float64 with a gradient."""
+    num_frames = values.shape[1]
+    dtype = torch.float64 if values.is_floating_point() else torch.int64
+    sums = torch.nn.functional.pad(values.cumsum(1, dtype=dtype), (1, 0))
+    frame = torch.arange(num_frames, device=values.device)
     low = torch.zeros_like(frame) if left is None else (frame - left).clamp(min=0)
     high = torch.full_like(frame, num_frames) if right is None else (frame + right + 1).clamp(max=num_frames)
-    return counts[:, high] - counts[:, low]
+    return sums[:, high] - sums[:, low]
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,12 @@ class ComputeCost:
         gates: bool [num_layers, 2, B, T]: attention and feed-forward of each block; padded frames are off.
         valid: bool [B, T]: frames that are not padding.
         shapes: one for each block.
-        penalty: a differentiable share of the gated cost, a scalar: the sum over blocks and the mean over valid frames
-            of c_attention p_attention + c_feed_forward p_feed_forward, over the same with p = 1. p is a gate's
-            probability (0 or 1 where it is forced); c_attention counts every valid key in the window, kept or not, so
-            penalty is above `share` where few keys are kept. Train on `task loss + cost_weight * penalty`.
+        penalty: the expected share of the gated multiply-adds, a differentiable scalar: what attention, feed-forward
+            and (with keys "kept") keys and values spend if every gate opens by itself with its probability (0 or 1
+            where it is forced), over the same with every gate on. A pair of frames is paid for where the query's gate
+            and the key's are on, so its expectation is p_query p_key; a frame's own pair costs p. Arbitrators and the
+            keys and values of keys "all", which no gate saves, are left out, and so is what `capacity` cuts off. Train
+            on `task loss + cost_weight * penalty`.
     """
 
     gates: Tensor
@@ -58,7 +61,7 @@ class ComputeCost:
         for shape, (attention, feed_forward) in zip(self.shapes, self.gates.long(), strict=True):
             square, valid = shape.dim**2, self.valid.long()
             keys = self.valid if shape.keys == "all" else attention.bool()
-            scores = 2 * shape.dim * frames_seen(keys, shape.left, shape.right)
+            scores = 2 * shape.dim * window_sums(keys, shape.left, shape.right)
             keys_and_values = 2 * square * (valid if shape.keys == "all" else attention)
             spent.append(
                 attention * (2 * square + scores)
@@ -73,7 +76,7 @@ class ComputeCost:
         """What the same blocks spend with every gate on and no arbitrators: int64 [B, T], 0 at padded frames."""
         total = torch.zeros_like(self.valid, dtype=torch.int64)
         for shape in self.shapes:
-            scores = 2 * shape.dim * frames_seen(self.valid, shape.left, shape.right)
+            scores = 2 * shape.dim * window_sums(self.valid, shape.left, shape.right)
             total += 4 * shape.dim**2 + scores + 2 * shape.dim * shape.feed_forward_dim
         return total * self.valid
 
@@ -88,14 +91,17 @@ def expected_share(
     probabilities: Sequence[tuple[Tensor, Tensor]], valid: Tensor, shapes: Sequence[BlockShape]
 ) -> Tensor:
     """`ComputeCost.penalty` of gate probabilities (attention, feed-forward) [B, T] for each block."""
-    frames = valid.sum().clamp(min=1)
-    spent, whole = valid.new_zeros((), dtype=torch.float32), valid.new_zeros((), dtype=torch.float32)
-    for shape, (attention, feed_forward) in zip(shapes, probabilities, strict=True):
-        seen = frames_seen(valid, shape.left, shape.right)[valid].sum() / frames
-        projections = 4 if shape.keys == "kept" else 2
-        to_attend = projections * shape.dim**2 + 2 * shape.dim * seen
+    spent, whole = valid.new_zeros((), dtype=torch.float64), valid.new_zeros((), dtype=torch.float64)
+    for shape, pair in zip(shapes, probabilities, strict=True):
+        attention, feed_forward = (chance.double().masked_fill(~valid, 0) for chance in pair)
+        in_window = window_sums(valid, shape.left, shape.right)
+        if shape.keys == "kept":
+            projections = 4 * shape.dim**2
+            expected_keys = window_sums(attention, shape.left, shape.right) - attention + 1  # a query is its own key
+        else:
+            projections, expected_keys = 2 * shape.dim**2, in_window
         to_transform = 2 * shape.dim * shape.feed_forward_dim
-        for cost, probability in ((to_attend, attention), (to_transform, feed_forward)):
-            spent = spent + cost * probability.float().masked_fill(~valid, 0).sum() / frames
-        whole = whole + to_attend + to_transform
-    return spent / whole
+        spent = spent + (attention * (projections + 2 * shape.dim * expected_keys)).sum()
+        spent = spent + to_transform * feed_forward.sum()
+        whole = whole + ((projections + to_transform + 2 * shape.dim * in_window) * valid).sum()
+    return (spent / whole.clamp(min=1)).to(probabilities[0][0].dtype)

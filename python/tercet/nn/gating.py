@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.nn import streaming
-from tercet.nn.block import ArbitratedBlock, Gate, cost_of
+from tercet.nn.arbiter import Gate
+from tercet.nn.block import ArbitratedBlock, cost_of
 from tercet.nn.calibration import calibrate_block
 from tercet.nn.cost import ComputeCost
 from tercet.nn.inputs import Gates, batched, checked_gates, prepare, restored
@@ -33,7 +34,8 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
       arbitrator's weights.
 
     Parameters are named as torch's, plus `attention_arbiter`, `feed_forward_arbiter` and the buffers
-    `attention_threshold`, `feed_forward_threshold`; torch.nn.TransformerEncoder can call this layer.
+    `attention_threshold`, `feed_forward_threshold`; torch.nn.TransformerEncoder can call this layer. Arbitrators of
+    half-precision layers decide in float32: their thresholds stay so under `half`, `bfloat16` and `to`.
 
     Args:
         d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias, device,
@@ -46,9 +48,9 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         causal: frames see none to their right.
         window: frames that a query sees to each side, or (left, right); counted in original frames, kept or not.
         mode: of training, "dense" or "compact".
-        capacity: None, or the most frames of a sequence that a sub-block computes (an int, or a share of T, rounded
-            up): sizes are then fixed and the host never waits for the device. Frames beyond it are off, the last ones
-            first.
+        capacity: None, or the most frames of a sequence that are on in a sub-block (an int, or a share of T, rounded
+            up); frames beyond are off, the last ones first. Sizes are then fixed and the host never waits for the
+            device. In dense training, which computes every frame, it only cuts the drawn gates.
 
     torch.export takes layers in evaluation, in torch.no_grad(); batch and frames may be dynamic.
 
@@ -305,13 +307,13 @@ class ArbitratedEncoder(nn.Module):
         name, first, causal = "tercet.nn.ArbitratedEncoder", self.blocks[0], bool(is_causal)
         batch_first = first.self_attn.batch_first
         x, valid, mask = prepare(name, src, mask, src_key_padding_mask, causal, first)
-        sound = x if acoustic is None else batched(acoustic, src, batch_first)
+        acoustic_input = x if acoustic is None else batched(acoustic, src, batch_first)
         if gates is not None and len(gates) != len(self.layers):
             raise ValueError(f"{name}: gates must hold a pair for each of {len(self.layers)} layers, got {len(gates)}")
         decided: list[tuple[Gate, Gate]] = []
         for i, block in enumerate(self.blocks):
             forced = None if gates is None else checked_gates(name, gates[i], valid.shape)
-            x, *pair = block.run(x, valid, mask=mask, is_causal=causal, gates=forced, acoustic=sound)
+            x, *pair = block.run(x, valid, mask=mask, is_causal=causal, gates=forced, acoustic=acoustic_input)
             decided.append((pair[0], pair[1]))
         if self.norm is not None:
             x = self.norm(x)
@@ -374,9 +376,9 @@ class ArbitratedEncoder(nn.Module):
         """
         name, first = "tercet.nn.ArbitratedEncoder.calibrate_", self.blocks[0]
         frames, valid, seen = prepare(name, x, mask, src_key_padding_mask, is_causal, first)
-        sound = frames if acoustic is None else batched(acoustic, x, first.self_attn.batch_first)
+        acoustic_input = frames if acoustic is None else batched(acoustic, x, first.self_attn.batch_first)
         for block in self.blocks:
-            frames = calibrate_block(name, block, frames, valid, keep, sound, seen, is_causal)
+            frames = calibrate_block(name, block, frames, valid, keep, acoustic_input, seen, is_causal)
         return self
 
 

@@ -16,7 +16,7 @@ Gates = tuple[Tensor, Tensor]
 def prepare(
     name: str, src: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool, layer: ArbitratedEncoderLayer
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """src as [B, T, dim], which frames are no padding, and the mask as `Sight` holds it."""
+    """src as [B, T, dim], which frames are no padding, and the mask as `AttentionWindow` holds it."""
     if not isinstance(src, Tensor):
         raise TypeError(f"{name}: src must be a torch.Tensor, got {type(src).__name__}")
     if src.ndim not in (2, 3) or src.shape[-1] != layer.dim:

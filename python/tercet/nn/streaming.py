@@ -66,17 +66,17 @@ class _NativeStack:
         heads, feed_forward_dim, acoustic_dim = self.heads
         sizes = (batch, self.dim, heads, feed_forward_dim, acoustic_dim, self.window, *self.options)
         out = frames.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # [t, B, dim], overwritten
-        sound = None if acoustic is None else acoustic.transpose(0, 1).contiguous()
+        acoustic_input = None if acoustic is None else acoustic.transpose(0, 1).contiguous()
         gates = torch.empty(count, len(self.blocks), 2, batch, dtype=torch.bool)
         scratch = out.new_empty(_native.cpu.stream_scratch(len(self.blocks), sizes))
         ring = state.keys.data_ptr(), state.values.data_ptr(), state.frames.data_ptr(), state.positions.data_ptr()
         code, width = _native.DTYPE_CODES[self.dtype], out.element_size()
-        at_out, at_sound, at_gates = out.data_ptr(), _native.pointer(sound), gates.data_ptr()
+        at_out, at_acoustic, at_gates = out.data_ptr(), _native.pointer(acoustic_input), gates.data_ptr()
         for _ in range(count):
-            _native.cpu.stream_step(code, self.blocks, sizes, ring, at_out, at_sound, at_gates, scratch.data_ptr(),
+            _native.cpu.stream_step(code, self.blocks, sizes, ring, at_out, at_acoustic, at_gates, scratch.data_ptr(),
                                     num_threads)  # fmt: skip
             at_out += batch * self.dim * width
-            at_sound += 0 if sound is None else batch * acoustic_dim * width
+            at_acoustic += 0 if acoustic_input is None else batch * acoustic_dim * width
             at_gates += len(self.blocks) * 2 * batch
         state.gates = gates.permute(1, 2, 3, 0)
         return out.transpose(0, 1)
@@ -173,16 +173,16 @@ def step(
 ) -> Tensor:
     """The encoder's output for the next frames of each stream [B, t, d_model]; the state is moved on."""
     first, batch, count = encoder.blocks[0], *frames.shape[:2]
-    sound = frames if acoustic is None else acoustic
-    _check(encoder, frames, state, sound if first.arbiter_input != "block" else None)
+    acoustic_input = frames if acoustic is None else acoustic
+    _check(encoder, frames, state, acoustic_input if first.arbiter_input != "block" else None)
     threads = _native.threads(_checks.threads("nn.ArbitratedEncoder.step", num_threads))
     stack = _native_stack(encoder) if batch * count <= NATIVE_ROWS else None
     if stack is not None:
-        out = stack.step(frames, state, sound if first.arbiter_input != "block" else None, threads)
+        out = stack.step(frames, state, acoustic_input if first.arbiter_input != "block" else None, threads)
     else:
         out, gates = frames, []
         for i, block in enumerate(encoder.blocks):
-            out, *pair = _chunk(block, out, state, i, sound)
+            out, *pair = _chunk(block, out, state, i, acoustic_input)
             gates.append(torch.stack(pair))
         state.gates = torch.stack(gates)
         state.positions += count
@@ -255,8 +255,8 @@ def _arguments(block: ArbitratedEncoderLayer) -> tuple[Any, ...]:
         weight, threshold = made.weight, getattr(block, f"{sub_block}_threshold")
         own = weight.data_ptr() if block.arbiter_input != "acoustic" else 0
         offset = {"block": None, "acoustic": 0, "both": block.dim}[block.arbiter_input]
-        sound = 0 if offset is None else weight.data_ptr() + offset * weight.element_size()
-        return own, sound, made.bias.data_ptr(), threshold.data_ptr()
+        acoustic = 0 if offset is None else weight.data_ptr() + offset * weight.element_size()
+        return own, acoustic, made.bias.data_ptr(), threshold.data_ptr()
 
     def norm(made: torch.nn.LayerNorm) -> tuple[int, int, float]:
         return made.weight.data_ptr(), _native.pointer(made.bias), made.eps
@@ -282,15 +282,15 @@ def _chunk(
     kept = frames.index_select(0, rows)
     inputs = block.norm1(kept) if block.norm_first else kept
     if block.keys == "kept":
-        offered, offered_rows = gate.on, rows
+        key_mask, key_rows = gate.on, rows
         queries, keys, values = block.queries_keys_values(inputs)
     else:
-        offered, offered_rows = finite, finite.flatten().nonzero().squeeze(1)
-        others = frames.index_select(0, offered_rows)
+        key_mask, key_rows = finite, finite.flatten().nonzero().squeeze(1)
+        others = frames.index_select(0, key_rows)
         queries = block.queries(inputs)
         keys, values = block.keys_and_values(block.norm1(others) if block.norm_first else others)
-    seen = _remember(state, layer, keys, values, offered, offered_rows)
-    window, whole = state.keys.shape[2], torch.cat([seen.present, offered], 1)
+    seen = _append_keys(state, layer, keys, values, key_mask, key_rows)
+    window, whole = state.keys.shape[2], torch.cat([seen.present, key_mask], 1)
     packed = whole.flatten().nonzero().squeeze(1)
     num_frames = x.shape[1]
     at_grid = rows // num_frames * (window + num_frames) + window + rows % num_frames
@@ -300,12 +300,12 @@ def _chunk(
     mixed = kept_attention_op(queries, all_keys, all_values, starts, ends, block.num_heads, 0)
     x = block.put(frames, rows, kept, block.attention_output(mixed), block.norm1, gate, x.shape, owned=False)
     feed_forward = block.decide(x, "feed_forward", finite, None, acoustic)
-    x, feed_forward = block.transform_kept(x, feed_forward)
+    x = block.transform_kept(x, feed_forward)
     return x, gate.on, feed_forward.on
 
 
 @dataclass
-class _Seen:
+class _VisibleKeys:
     """What a chunk's queries may see: the window before it, then the chunk; [B, window + t, ...]."""
 
     keys: Tensor
@@ -313,10 +313,12 @@ class _Seen:
     present: Tensor  # bool [B, window]
 
 
-def _remember(state: StreamState, layer: int, keys: Tensor, values: Tensor, offered: Tensor, rows: Tensor) -> _Seen:
+def _append_keys(
+    state: StreamState, layer: int, keys: Tensor, values: Tensor, key_mask: Tensor, rows: Tensor
+) -> _VisibleKeys:
     """Lay out the window before the chunk by frame, then overwrite the ring with the chunk's last frames."""
     batch, window = state.frames.shape[1:]
-    count = offered.shape[1]
+    count = key_mask.shape[1]
     before = state.positions[:, None] - window + torch.arange(window, device=rows.device)
     slots = before % window
     present = (state.frames[layer].gather(1, slots) == before) & (before >= 0)
@@ -329,5 +331,5 @@ def _remember(state: StreamState, layer: int, keys: Tensor, values: Tensor, offe
         last = torch.arange(max(0, count - window), count, device=rows.device)
         after = state.positions[:, None] + last
         ring.scatter_(1, (after % window)[..., None].expand(-1, -1, ring.shape[2]), fresh[:, last])
-    state.frames[layer].scatter_(1, after % window, torch.where(offered[:, last], after, -1))
-    return _Seen(laid_out[0], laid_out[1], present)
+    state.frames[layer].scatter_(1, after % window, torch.where(key_mask[:, last], after, -1))
+    return _VisibleKeys(laid_out[0], laid_out[1], present)

@@ -23,11 +23,11 @@ def arbiter_logits(
     norm_bias: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    """As the reference, halves computed in float32."""
+    """As the reference; of halves in float32."""
     with torch.cuda.device(rows.device):
         rows = rows.contiguous()
         given = [None if value is None else value.contiguous() for value in (norm_weight, norm_bias, weight, bias)]
-        logits = rows.new_empty(len(rows))
+        logits = rows.new_empty(len(rows), dtype=torch.promote_types(rows.dtype, torch.float32))
         weights = [pointer(value) for value in given]
         native.arbiter_logits(queue_of(rows.device), DTYPE_CODES[rows.dtype], rows.data_ptr(), (*weights[:2], epsilon),
                               *weights[2:], logits.data_ptr(), *rows.shape)  # fmt: skip

@@ -37,7 +37,7 @@ def arbiter_logits(
         num_threads: CPU threads, default torch's; the result does not depend on it.
 
     Returns:
-        [num_rows], of the rows' dtype; a NaN in a row makes its logit NaN.
+        [num_rows], float64 of float64 rows, else float32; a NaN in a row makes its logit NaN.
 
     Raises:
         TypeError, ValueError: an argument has the wrong type, dtype, device or shape.
@@ -144,7 +144,7 @@ def _arbiter_cpu(
     weights = [_native.pointer(value) for value in given]
     _native.cpu.arbiter_logits(_native.DTYPE_CODES[wide.dtype], wide.data_ptr(), (*weights[:2], epsilon), *weights[2:],
                                logits.data_ptr(), *wide.shape, _native.threads(num_threads))  # fmt: skip
-    return logits.to(rows.dtype)
+    return logits
 
 
 def _arbiter_cuda(
@@ -158,12 +158,13 @@ def _arbiter_cuda(
 ) -> Tensor:
     native = _native.cuda_kernel("arbiter_logits")
     if native is None:
-        return reference.arbiter_logits(rows, norm_weight, norm_bias, epsilon, weight, bias)
+        one, other = (None if value is None else _wide(value) for value in (norm_weight, norm_bias))
+        return reference.arbiter_logits(_wide(rows), _wide(weight), _wide(bias), one, other, epsilon)
     return _gating_cuda.arbiter_logits(native, rows, weight, bias, norm_weight, norm_bias, epsilon)
 
 
 def _arbiter_fake(rows: Tensor, *rest: object) -> Tensor:
-    return rows.new_empty(rows.shape[0])
+    return rows.new_empty(rows.shape[0], dtype=torch.promote_types(rows.dtype, torch.float32))
 
 
 def _attention_cpu(

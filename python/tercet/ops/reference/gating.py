@@ -13,9 +13,9 @@ _CHUNK = 256  # queries whose keys are looked at together
 
 
 def arbiter_logits(
-    rows: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, epsilon: float, weight: Tensor, bias: Tensor
+    rows: Tensor, weight: Tensor, bias: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, epsilon: float
 ) -> Tensor:
-    """<weight, row> + bias of layer-normalised rows [N, dim], or of the rows themselves without norm_weight: [N]."""
+    """<weight, row> + bias of layer-normalised rows [..., dim], or of rows as they are without norm_weight: [...]."""
     if norm_weight is not None:
         rows = F.layer_norm(rows, rows.shape[-1:], norm_weight, norm_bias, epsilon)
     return rows @ weight + bias
