@@ -19,10 +19,9 @@ Systems, each trained for the same number of steps on the same strings:
 
 They share the warm-up of a speaker and a seed, in which all blocks run (small, of another width, has its own); after it
 gates, cost or window differ. Tested on strings of every clip of the speaker who was held out, once at each of SNRS.
-Shares of compute are of all_on's multiply-adds on the same strings; those with features count log-mel frames too, which
-every system must compute. The largest possible saving of a window is that of frames that see themselves alone, where
-windows are full. Intervals are bootstrapped over strings, paired: all systems and seeds of a string go together,
-strings are drawn within speakers.
+Shares of compute are of all_on's multiply-adds on the same strings, log-mel frames included. The largest possible
+saving of a window is that of frames that see themselves alone, where windows are full. Intervals are bootstrapped over
+strings, paired: all systems and seeds of a string go together, strings are drawn within speakers.
 """
 
 from __future__ import annotations
@@ -50,9 +49,7 @@ from tercet.speech import (
     train,
     warm_up,
 )
-from tercet.speech.digits import BLANK
-from tercet.speech.features import BINS, STACK
-from tercet.speech.model import LOG_MEL_COST
+from tercet.speech.model import fixed_cost
 from tercet.speech.plotting import Point, plot_compute
 from tercet.speech.strings import TEST_SNRS
 
@@ -74,7 +71,7 @@ def dense_cost(sizes: ModelSettings) -> int:
     """Multiply-adds of a frame with a full window and every block on."""
     dim = sizes.dim
     block = 4 * dim * dim + 2 * dim * (sizes.window + 1) + 2 * dim * sizes.feed_forward_dim
-    return sizes.num_layers * block + dim * (STACK * BINS + sizes.context + BLANK + 1)
+    return sizes.num_layers * block + fixed_cost(sizes)
 
 
 def smaller(sizes: ModelSettings, share: float) -> ModelSettings:
@@ -104,7 +101,6 @@ class Bench:
         self.clips, self.work = clips, work
         work.mkdir(parents=True, exist_ok=True)
         self.warm: tuple[tuple[str, int], Checkpoint] | None = None
-        self.frames: dict[str, Any] = {}
 
     def path(self, speaker: str, seed: int, system: str) -> Path:
         return self.work / f"{speaker} {seed} {system}.json"
@@ -126,13 +122,6 @@ class Bench:
                     f"{path}: it was measured with other {name} settings than today's: {', '.join(differ)}"
                 )
         return found
-
-    def frames_of(self, speaker: str) -> Any:
-        """Frames of each string of a speaker's test, int64 [strings]."""
-        if speaker not in self.frames:
-            strings = strings_to_test(self.clips, speaker, SNRS)
-            self.frames[speaker] = np.array([len(string.speech) for string in strings])
-        return self.frames[speaker]
 
     def measure(self, speaker: str, seed: int, system: str) -> None:
         """Train and test one system, unless that was done."""
@@ -176,7 +165,6 @@ class Bench:
         found: dict[str, Any] = {
             name: np.stack([np.concatenate([part[name] for part in row]) for row in rows]) for name in COUNTS
         }
-        found["frames"] = np.tile(np.concatenate([self.frames_of(speaker) for speaker in speakers]), (len(seeds), 1))
         found["snr"] = np.concatenate([part["snr"] for part in rows[0]])
         found["speaker"] = np.repeat(speakers, [len(part["snr"]) for part in rows[0]])
         return found
@@ -193,12 +181,10 @@ def figures(found: dict[str, Any], dense: dict[str, Any], chosen: Any = slice(No
     def total(counts: dict[str, Any], name: str) -> float:
         return float(counts[name][:, chosen].sum())
 
-    features = LOG_MEL_COST * total(dense, "frames")
     return {
         "word_error_rate": total(found, "errors") / total(found, "words"),
         "compute_share": total(found, "spent") / total(dense, "dense"),
         "compute_share_speech": total(found, "spent_speech") / total(dense, "dense_speech"),
-        "compute_share_with_features": (total(found, "spent") + features) / (total(dense, "dense") + features),
     }
 
 

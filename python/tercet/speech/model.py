@@ -24,18 +24,23 @@ from tercet.speech.features import BINS, STACK, TRANSFORM, WINDOW, LogMel
 from tercet.speech.settings import ModelSettings
 
 _BINS_OF_TRANSFORM = TRANSFORM // 2 + 1
-# Multiply-adds of the log-mel of one frame of the encoder, which neither `Spent` nor `fixed_cost` counts: the window; a
-# transform of real values at the usual 2.5 n log2(n) operations, two of which make a multiply-add; the power, two for
-# each of its bins; the filters, as a matrix.
+# Multiply-adds of the log-mel of one frame of the encoder: the window; a transform of real values at the usual
+# 2.5 n log2(n) operations, two of which make a multiply-add; the power, two for each of its bins; the filters, as a
+# matrix.
 LOG_MEL_COST = STACK * (
     WINDOW + round(1.25 * TRANSFORM * math.log2(TRANSFORM)) + 2 * _BINS_OF_TRANSFORM + BINS * _BINS_OF_TRANSFORM
 )
 
 
+def fixed_cost(settings: ModelSettings) -> int:
+    """Multiply-adds a frame of log-mel, front end and head, which no gate saves."""
+    return LOG_MEL_COST + settings.dim * (STACK * BINS + settings.context + BLANK + 1)
+
+
 @dataclass(frozen=True)
 class Spent:
-    """Multiply-adds at each frame, int64 [B, T], 0 at padding: of all linear maps, convolutions and attention products
-    from log-mel frames to logits; the log-mel frames themselves are not counted (see LOG_MEL_COST).
+    """Multiply-adds at each frame, int64 [B, T], 0 at padding: of log-mel frames (LOG_MEL_COST) and of all linear maps,
+    convolutions and attention products from them to logits.
 
     Attributes:
         spent: the arbitrators included.
@@ -125,5 +130,4 @@ class DigitRecognizer(nn.Module):
     @property
     def fixed_cost(self) -> int:
         """Multiply-adds a frame that no gate saves: front end and head."""
-        dim = self.settings.dim
-        return STACK * BINS * dim + self.settings.context * dim + dim * (BLANK + 1)
+        return fixed_cost(self.settings)

@@ -116,8 +116,9 @@ class Run:
         heard = zip(strings.samples, strings.frames, strict=True)
         self.model.features.fit([samples[: int(frames) * FRAME] for samples, frames in heard])
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-        )
+            self.model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay,
+            fused=True,
+        )  # fmt: skip
         self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)  # infinite where a string is too short for its digits
         self.steer = CostWeight(rate=_RATE)
         self.history: list[Epoch] = []

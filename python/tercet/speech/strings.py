@@ -7,8 +7,8 @@ A string is 3 to 7 clips of one speaker, with pauses before, between and behind:
 - level: speech has a root mean square of 0.05 of full scale, times a gain drawn uniformly from -6 to 6 dB;
 - noise, over the whole string: white; pink (power falls as 1 / f above 30 Hz); or babble, the sum of six voices that
   speak without a pause, clips of the other speakers drawn one by one. It is cut from a drawn place of a minute that is
-  made once from a seed of its own. Its root mean square lies the signal-to-noise ratio below the speech's, pauses not
-  counted.
+  made once, another one for tests than for training. Its root mean square lies the signal-to-noise ratio below the
+  speech's, pauses not counted.
 
 `training_batches` draws everything; which of several copies of the clips, some faster and some slower, a string is made
 from; and a tilt of the spectrum, s[n] - a s[n - 1] with a uniform in -0.9..0.6, as between one microphone and another
@@ -38,7 +38,7 @@ TILTS = (-0.9, 0.6)
 VOICES, NOISE_SECONDS = 6, 60
 _LAST_PAUSE = 480  # samples
 _PINK_FROM = 30.0  # hertz
-_NOISE_SEED = 1
+_TRAINING_NOISE, _TEST_NOISE = 1, 2  # seeds
 
 
 @dataclass(frozen=True)
@@ -112,13 +112,19 @@ class StringMaker:
         ValueError: there are no clips.
     """
 
-    def __init__(self, clips: Clips, others: Clips | None = None, speeds: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self,
+        clips: Clips,
+        others: Clips | None = None,
+        speeds: Sequence[float] = (1.0,),
+        noise_seed: int = _TRAINING_NOISE,
+    ) -> None:
         if not len(clips):
             raise ValueError("tercet.speech.StringMaker: clips must be at least one, got none")
         self.clips, self.others = clips, clips if others is None else others
         self.copies = [clips if speed == 1 else clips.faster(speed) for speed in speeds]
         self.of_speaker = {name: np.flatnonzero(clips.speakers == name) for name in clips.names()}
-        self.noises: dict[str, Samples] = {}
+        self.noise_seed, self.noises = noise_seed, dict[str, Samples]()
 
     def training_batches(
         self,
@@ -189,7 +195,7 @@ class StringMaker:
         """A minute of noise; of babble without `speaker`, unless there is no one else."""
         key = f"{kind} {speaker}" if kind == "babble" else kind
         if key not in self.noises:
-            rng = np.random.default_rng([_NOISE_SEED, *key.encode()])
+            rng = np.random.default_rng([self.noise_seed, *key.encode()])
             self.noises[key] = _babble(rng, self.others, speaker) if kind == "babble" else _hiss(rng, kind)
         return self.noises[key]
 
@@ -199,7 +205,7 @@ def strings_to_test(
 ) -> list[DigitString]:
     """The clips that a model has not learnt from (see `Clips.to_test`), each once at each signal-to-noise ratio; always
     the same strings, so that models can be compared string by string."""
-    return StringMaker(clips.to_test(hold_out), clips).every_clip_once(seed, snrs)
+    return StringMaker(clips.to_test(hold_out), clips, noise_seed=_TEST_NOISE).every_clip_once(seed, snrs)
 
 
 def _tilted(piece: Samples, tilt: float) -> Samples:
