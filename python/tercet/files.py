@@ -60,13 +60,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. ValueError names a file that holds none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON: {error}") from error
+    value = _decoded(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """A JSON list. ValueError names a file that holds none."""
+    value = _decoded(path)
+    if not isinstance(value, list):
+        raise ValueError(f"{path}: expected a JSON list, got {type(value).__name__}")
+    return value
+
+
+def _decoded(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON: {error}") from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

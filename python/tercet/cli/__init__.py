@@ -6,20 +6,21 @@ import sys
 
 import typer
 
-from tercet.cli import demo, graph, info, kge, qa, speech
+from tercet.cli import demo, graph, info, kge, label, qa, speech
 
 app = typer.Typer(
     name="tercet",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Differentiable knowledge-graph traversal with question answering on it, knowledge-graph embedding, and spoken"
-    " digits recognised at less compute.",
+    help="Differentiable knowledge-graph traversal with question answering on it, knowledge-graph embedding, spoken"
+    " digits recognised at less compute, and labels of dialogues.",
 )
 app.add_typer(graph.app, name="graph")
 app.add_typer(qa.app, name="qa")
 app.add_typer(kge.app, name="kge")
 app.add_typer(speech.app, name="speech")
+app.add_typer(label.app, name="label")
 app.command("info")(info.command)
 app.command("demo")(demo.command)
 
