@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from tercet.labeling.dialogues import TASKS, Annotation, Audio, Dialogue, Goal, Labels, Slot, Trace, Turn, fail
+from tercet.labeling.dialogues import PREFIX, TASKS, Annotation, Audio, Dialogue, Goal, Labels, Slot, Trace, Turn, fail
 
 _T = TypeVar("_T")
 _KNOWN = {kind: tuple(f.name for f in fields(kind)) for kind in (Dialogue, Turn, Trace, Goal, Slot, Labels)}
@@ -36,7 +36,9 @@ def dialogue_from_line(line: bytes) -> Dialogue:
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError as error:
         fail(f"a line must be UTF-8: {error}")
-    except json.JSONDecodeError as error:
+    except ValueError as error:
+        if str(error).startswith(PREFIX):
+            raise
         fail(f"a line must be one JSON object: {error}")
     except RecursionError:
         fail("a line must be one JSON object, got one too deep to read")

@@ -55,8 +55,8 @@ def _dialogue(call: str, exchanges: Sequence[Sequence[Any]], split: str, conditi
                 "user",
                 recognised,
                 categorical=known,
-                numeric={"recognition_score": score},
-                traces={"recognition": Trace((recognised,), (score,), recognised)},
+                numeric={"recognition_score": float(score)},
+                traces={"recognition": Trace((recognised,), (float(score),), recognised)},
             )
         )
     metadata = {"split": split, "caller": call.split("-")[1]}

@@ -75,7 +75,7 @@ def _dialogue(recognised: _Record, sentence: _Record, understood: _Record) -> Di
         "user",
         text,
         categorical={"domain": scenario, "intent": intent},
-        numeric={"entities": len(entities)},
+        numeric={"entities": float(len(entities))},
         traces={
             "recognition": Trace((text,), decision=text),
             "understanding": Trace(decision=" ".join([intent, *entities])),
