@@ -75,11 +75,11 @@ def test_train_prints_one_json_object(folder: Path) -> None:
 
 
 def test_train_shows_progress_to_people(folder: Path) -> None:
-    shown = run(*training(folder, "shown", "--checkpoint-every", 2, "--target-compute", 0.5))
+    shown = run(*training(folder, "shown", "--checkpoint-every", 2, "--target-compute", 0.93))
     assert "30 clips of 3 speakers to learn from: ann, bob, cy" in shown
     assert "epoch    2  loss" in shown
     assert f"Model: {folder / 'shown'}" in shown
-    assert "The finished model takes 50." in shown or "The finished model takes 49." in shown
+    assert "The finished model takes 93." in shown or "The finished model takes 92." in shown
     assert "not the target's" not in shown
 
 

@@ -115,10 +115,7 @@ class Run:
         strings = self._batches(0, _FIT, 1)[0]
         heard = zip(strings.samples, strings.frames, strict=True)
         self.model.features.fit([samples[: int(frames) * FRAME] for samples, frames in heard])
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay,
-            fused=True,
-        )  # fmt: skip
+        self.optimizers = optimizers(self.model, settings)
         self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)  # infinite where a string is too short for its digits
         self.steer = CostWeight(rate=_RATE)
         self.history: list[Epoch] = []
@@ -144,15 +141,16 @@ class Run:
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor that changes from epoch to epoch, by name; not copied."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+        for kind, optimizer in self.optimizers.items():
+            for number, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"{kind}.{number}.{name}": value for name, value in state.items()}
         return tensors
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Be as at `snapshot`."""
         self.history = [Epoch(**row) for row in checkpoint.state["history"]]
         self.steer.restore(checkpoint.state["steer"])
-        state: dict[int, dict[str, Tensor]] = {}
+        states: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in self.optimizers}
         model = {}
         for name, value in checkpoint.tensors.items():
             kind, rest = name.split(".", 1)
@@ -160,9 +158,10 @@ class Run:
                 model[rest] = value
             else:
                 number, key = rest.split(".")
-                state.setdefault(int(number), {})[key] = value.clone()  # the optimizer changes it in place
+                states[kind].setdefault(int(number), {})[key] = value.clone()  # the optimizer changes it in place
         self.model.load_state_dict(model)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        for kind, optimizer in self.optimizers.items():
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": states[kind]})
 
     def start_from(self, warm: Checkpoint) -> None:
         """Be as after the epochs of another run that lie within the warm-up of both.
@@ -250,9 +249,9 @@ class Run:
             if settings.target_compute is not None:
                 self.steer.update(share, 1 - (1 - settings.target_compute) * self.ramp(step))
             whole = whole + self.cost_weight(step) * cost.penalty
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
-        self.optimizer.zero_grad()
+        for optimizer in self.optimizers.values():
+            optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+            optimizer.zero_grad()
         whole.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), _LARGEST_GRADIENT)
         task = loss.item()
@@ -261,7 +260,8 @@ class Run:
                 f"tercet.speech.train: training diverged in step {step + 1} (loss {task}): lower learning_rate,"
                 f" it is {settings.learning_rate}"
             )
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         return task, share
 
     @torch.no_grad()
@@ -333,6 +333,29 @@ class Run:
         """The result of a run that had finished before."""
         self.history = [Epoch(**row) for row in state["history"]]
         return self.result(storage.load_model(folder), folder, float(storage.load_config(folder)["compute_share"]))
+
+
+def optimizers(model: DigitRecognizer, settings: TrainingSettings) -> dict[str, torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices of the blocks, its updates as large as AdamW's (Liu et al.: Muon is
+    Scalable for LLM Training, 2025); AdamW for all else.
+
+    Raises:
+        ImportError: torch is older than 2.9.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise ImportError(f"training a recogniser needs torch 2.9 or later, got {torch.__version__}")
+    maps = [
+        parameter
+        for name, parameter in model.encoder.named_parameters()
+        if parameter.dim() == 2 and "arbiter" not in name
+    ]
+    chosen = {id(parameter) for parameter in maps}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return {
+        "muon": torch.optim.Muon(maps, rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        "adamw": torch.optim.AdamW(rest, rate, betas=(0.9, 0.98), weight_decay=decay, fused=True),
+    }
 
 
 def along_path(log_probs: Tensor, batch: Batch, frames: Tensor, hop: int) -> Tensor:

@@ -32,7 +32,7 @@ class ModelSettings:
     num_heads: int = 4
     feed_forward_dim: int = 256
     window: int = 24
-    context: int = 5
+    context: int = 9
     gates: str = "learnt"
 
     def __post_init__(self) -> None:
@@ -68,9 +68,9 @@ class TrainingSettings:
         batch_size: strings of a batch.
         short: share of the epochs, the first, whose strings have one or two digits: alignments are learnt from these in
             a fraction of the time.
-        learning_rate: of AdamW, the highest; reached linearly over the first 4 % of the steps, kept until the end of
+        learning_rate: of Muon and AdamW, the highest; reached linearly over the first 4 % of the steps, kept until the end of
             `warm_up`, then linear down to 0.
-        weight_decay: of AdamW.
+        weight_decay: of both.
         lowest_snr, highest_snr: signal-to-noise ratios of training strings, in dB.
         masked_bins: at most so many log-mel bins are masked, in each of two places (Park et al.: SpecAugment,
             Interspeech 2019).
