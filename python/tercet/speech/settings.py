@@ -89,14 +89,14 @@ class TrainingSettings:
     settle: float = 0.35
     temperature: float = 1.0
     last_temperature: float = 1.0
-    epochs: int = 60
+    epochs: int = 100
     batches: int = 16
     batch_size: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     lowest_snr: float = 3.0
     highest_snr: float = 30.0
-    masked_bins: int = 4
+    masked_bins: int = 8
     short: float = 0.2
     mode: str = "dense"
     seed: int = 0
