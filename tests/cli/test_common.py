@@ -10,13 +10,6 @@ import torch
 from tercet.cli import common
 
 
-@pytest.fixture(autouse=True)
-def _same_threads_afterwards():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def test_threads_are_set_and_the_device_returned() -> None:
     assert common.set_up("cpu", 1) == torch.device("cpu")
     assert torch.get_num_threads() == 1

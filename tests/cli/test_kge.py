@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
+import commands
 from grids import grid, write
-from tercet.cli import app, main
+from tercet.cli import app
+from tercet.cli.kge import ProgressReporter
 from tercet.embedding import PRESETS, TrainingSettings, TransE, evaluate
 from tercet.graph.knowledge_graph import KnowledgeGraph
 from tercet.graph.splits import read_splits, split_graph
@@ -20,17 +25,7 @@ from tercet.graph.splits import read_splits, split_graph
 METRICS = ["mrr", "hits_at_1", "hits_at_3", "hits_at_10", "mean_rank", "adjusted_mean_rank_index"]
 
 
-@pytest.fixture(autouse=True)
-def _threads_are_put_back() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def run(*args: object) -> str:
-    result = CliRunner().invoke(app, ["kge", *map(str, args)])
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output if "--json" not in args else result.stdout
+run = partial(commands.run, "kge")
 
 
 def training(folder: Path, out: str, *more: object) -> list[object]:
@@ -74,6 +69,16 @@ def test_train_shows_progress_to_people_and_draws(folder: Path) -> None:
     assert "MRR" in shown
     assert f"Model: {folder / 'shown'}" in shown
     assert (folder / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_bar_moves_within_an_epoch(folder: Path) -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True)
+    with closing(ProgressReporter(shown, 3)) as reporter:
+        reporter.on_start(read_splits(folder / "grid"), 2)
+        reporter.on_step(2, 1, 4, 0.5)
+        assert reporter.bar.progress is not None
+        assert reporter.bar.progress.tasks[0].completed == 1.25
+    assert reporter.bar.progress is None
 
 
 def test_every_setting_reaches_the_run(folder: Path) -> None:
@@ -212,14 +217,7 @@ def test_errors_are_one_line_without_a_traceback(
     (tmp_path / "model").symlink_to(folder / "model")
     (tmp_path / "newer").mkdir()
     (tmp_path / "newer" / "config.json").write_text('{"format": "tercet.embedding.TransE", "version": 99}')
-    monkeypatch.setattr("sys.argv", ["tercet", "kge", *(part.replace("{}", str(tmp_path)) for part in args)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    error = capsys.readouterr().err
-    assert exit_.value.code == 2
-    assert message in error
-    assert error.count("\n") == 1
-    assert error.startswith("tercet")
+    assert message in commands.error_of(capsys, "kge", *(part.replace("{}", str(tmp_path)) for part in args))
     assert not (tmp_path / "x").exists()
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from typer.testing import CliRunner
 
+import commands
 from spoken import tones, write_tones
-from tercet.cli import app, main
-from tercet.cli.speech import reporting
+from tercet.cli.speech import ProgressReporter
 from tercet.speech import ModelSettings, TrainingSettings, evaluate, read_clips, strings_to_test
 from tercet.speech.storage import load_config, load_model
 
@@ -28,17 +28,7 @@ SHORT = ["--epochs", 4, "--batches", 3, "--batch-size", 4, "--threads", 1]
 FIGURES = ["word_error_rate", "compute_share", "compute_share_speech"]
 
 
-@pytest.fixture(autouse=True)
-def _threads_are_put_back() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-def run(*args: object) -> str:
-    result = CliRunner().invoke(app, ["speech", *map(str, args)])
-    assert result.exit_code == 0, (result.output, result.exception)
-    return result.output if "--json" not in args else result.stdout
+run = partial(commands.run, "speech")
 
 
 def training(folder: Path, out: str, *more: object) -> list[object]:
@@ -92,11 +82,12 @@ def test_train_says_where_a_target_is_out_of_reach(folder: Path) -> None:
 
 def test_the_bar_moves_within_an_epoch() -> None:
     shown = Console(file=io.StringIO(), force_terminal=True)
-    with reporting(shown, TrainingSettings(epochs=3)) as reporter:
+    with closing(ProgressReporter(shown, TrainingSettings(epochs=3))) as reporter:
         reporter.on_start(tones(), 2)
         reporter.on_step(2, 1, 4, 0.5)
-        assert reporter.progress is not None
-        assert reporter.progress.tasks[0].completed == 1.25
+        assert reporter.bar.progress is not None
+        assert reporter.bar.progress.tasks[0].completed == 1.25
+    assert reporter.bar.progress is None
 
 
 def test_every_setting_reaches_the_run(folder: Path) -> None:
@@ -189,12 +180,7 @@ def test_plot_draws_compute_and_blocks(folder: Path) -> None:
 
 
 def errors(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "argv", ["tercet", "speech", *map(str, args)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    assert stopped.value.code == 2
-    return " ".join(capsys.readouterr().err.split())
+    return " ".join(commands.error_of(capsys, "speech", *args).split())
 
 
 def test_bad_files_are_named(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tercet.embedding import Epoch
-from tercet.embedding.plotting import check_plotting, plot_learning_curve
+from tercet.embedding.plotting import plot_learning_curve
 from tercet.evaluation import RankingMetrics
+from tercet.plotting import check_plotting
 
 
 def epochs(count: int, every: int) -> list[Epoch]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 from tercet.answering.demo import DemoResult, run_demo
 from tercet.answering.demo_graph import CREDIT
 from tercet.cli.common import Json, Seed, Threads, print_json, set_up
-from tercet.cli.qa import describe_evaluations, describe_reply, describe_training, reporting
+from tercet.cli.qa import ProgressReporter, describe_evaluations, describe_reply, describe_training
 
 
 def command(
@@ -30,7 +31,7 @@ def command(
     console = Console(stderr=True, quiet=as_json)
     console.print(f"Data: {CREDIT}. The questions are generated from templates.", highlight=False)
     started = time.perf_counter()
-    with reporting(console) as reporter:
+    with closing(ProgressReporter(console)) as reporter:
         result = run_demo(
             folder, seed=seed, reporter=reporter, say=lambda text: console.print(f"- {text}", highlight=False)
         )

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 from rich.text import Text
 
-from tercet.cli.common import Device, Json, Threads, print_json, progress_bar, set_up
+from tercet.cli.common import Device, Json, Threads, print_json, set_up
+from tercet.cli.progress import Bar
 from tercet.embedding import (
     PRESETS,
     Epoch,
@@ -28,10 +27,11 @@ from tercet.embedding import (
     preset,
     train,
 )
-from tercet.embedding.plotting import check_plotting, plot_learning_curve
+from tercet.embedding.plotting import plot_learning_curve
 from tercet.embedding.storage import check_data, check_vocabulary, load_config
 from tercet.graph.splits import SPLITS, Splits, Unseen, read_splits
 from tercet.ops.filter_index import FilterIndex
+from tercet.plotting import check_plotting
 
 app = typer.Typer(no_args_is_help=True, help="Train a knowledge-graph embedding (TransE), evaluate it, predict.")
 
@@ -44,8 +44,7 @@ class ProgressReporter(Reporter):
 
     def __init__(self, console: Console, epochs: int) -> None:
         self.console, self.epochs, self.mrr = console, epochs, ""
-        self.progress: Progress | None = None
-        self.task: TaskID | None = None
+        self.bar = Bar(console)
 
     def on_start(self, splits: Splits, first_epoch: int) -> None:
         """Say how much there is to learn from."""
@@ -57,14 +56,11 @@ class ProgressReporter(Reporter):
             soft_wrap=True,
         )
         describe_unseen(self.console, "valid", splits.unseen("valid"))
-        self.progress = progress_bar(self.console)
-        self.progress.start()
-        self.task = self.progress.add_task("epochs", total=self.epochs, completed=first_epoch - 1, note="")
+        self.bar.start("epochs", self.epochs, first_epoch - 1)
 
     def on_step(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
         """Move the bar."""
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=epoch - 1 + step // num_steps, note=f"loss {loss:.4f}{self.mrr}")
+        self.bar.move(epoch - 1 + step / num_steps, f"loss {loss:.4f}{self.mrr}")
 
     def on_epoch(self, epoch: Epoch) -> None:
         """A line of figures where there was a validation."""
@@ -79,19 +75,7 @@ class ProgressReporter(Reporter):
 
     def close(self) -> None:
         """Take the bar away, if there is one."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
-
-
-@contextmanager
-def reporting(console: Console, epochs: int) -> Iterator[ProgressReporter]:
-    """A reporter whose bar is gone afterwards, whatever happens."""
-    reporter = ProgressReporter(console, epochs)
-    try:
-        yield reporter
-    finally:
-        reporter.close()
+        self.bar.close()
 
 
 def _setting(name: str, text: str, *flags: str) -> Any:
@@ -157,7 +141,7 @@ def train_command(
         check_plotting()
     console = Console(stderr=True, quiet=as_json)
     splits = read_splits(data, seed=settings.seed)
-    with reporting(console, settings.epochs) as reporter:
+    with closing(ProgressReporter(console, settings.epochs)) as reporter:
         result = train(splits, settings, out=out, device=chosen, resume=resume, reporter=reporter)
     if plot is not None:
         plot_learning_curve(result.epochs, plot, title=f"TransE, {settings.norm}, dim {settings.dim}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from tercet.answering import (
@@ -25,7 +23,8 @@ from tercet.answering import (
     read_questions,
     train,
 )
-from tercet.cli.common import Device, Json, Seed, Threads, print_json, progress_bar, set_up
+from tercet.cli.common import Device, Json, Seed, Threads, print_json, set_up
+from tercet.cli.progress import Bar
 from tercet.graph.knowledge_graph import KnowledgeGraph
 
 app = typer.Typer(no_args_is_help=True, help="Train a question answerer on a graph, evaluate it, ask it.")
@@ -37,9 +36,7 @@ class ProgressReporter(Reporter):
     """Draws training on a console: one bar an epoch, then its figures in a line."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.progress: Progress | None = None
-        self.task: TaskID | None = None
+        self.console, self.bar, self.epoch = console, Bar(console), 0
 
     def on_start(self, questions: int, valid_questions: int) -> None:
         """Say how much there is to learn from."""
@@ -47,13 +44,10 @@ class ProgressReporter(Reporter):
 
     def on_step(self, epoch: int, step: int, num_steps: int, loss: float, exclude_seed: bool) -> None:
         """Move the bar."""
-        if self.progress is None:
-            self.progress = progress_bar(self.console)
-            self.progress.start()
-            self.task = self.progress.add_task(f"epoch {epoch}", total=num_steps, note="")
-        assert self.task is not None
-        note = f"loss {loss:.3f}" + (", seed excluded" if exclude_seed else "")
-        self.progress.update(self.task, completed=step, note=note)
+        if self.epoch != epoch:
+            self.epoch = epoch
+            self.bar.start(f"epoch {epoch}", num_steps)
+        self.bar.move(step, f"loss {loss:.3f}" + (", seed excluded" if exclude_seed else ""))
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Replace the bar by a line of figures."""
@@ -68,19 +62,7 @@ class ProgressReporter(Reporter):
 
     def close(self) -> None:
         """Take the bar away, if there is one."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
-
-
-@contextmanager
-def reporting(console: Console) -> Iterator[ProgressReporter]:
-    """A reporter whose bar is gone afterwards, whatever happens."""
-    reporter = ProgressReporter(console)
-    try:
-        yield reporter
-    finally:
-        reporter.close()
+        self.bar.close()
 
 
 @app.command("train")
@@ -115,7 +97,7 @@ def train_command(
     console = Console(stderr=True, quiet=as_json)
     learnt = read_questions(questions)
     held_out = read_questions(valid) if valid else None
-    with reporting(console) as reporter:
+    with closing(ProgressReporter(console)) as reporter:
         result = train(
             KnowledgeGraph.load(graph), learnt, held_out, hops=hops, out=out, encoder=encoder, dim=dim, epochs=epochs,
             batch_size=batch_size, learning_rate=learning_rate, patience=patience, seed=seed, device=chosen,
@@ -179,11 +161,9 @@ def evaluate_with_bar(
     answerer: Answerer, questions: list[Question], console: Console, *, batch_size: int = 128
 ) -> Evaluation:
     """Evaluate under a progress bar."""
-    with progress_bar(console) as progress:
-        task = progress.add_task("evaluating", total=len(questions), note="")
-        return answerer.evaluate(
-            questions, batch_size=batch_size, on_step=lambda done: progress.update(task, completed=done)
-        )
+    with closing(Bar(console)) as bar:
+        bar.start("evaluating", len(questions))
+        return answerer.evaluate(questions, batch_size=batch_size, on_step=bar.move)
 
 
 def describe_evaluations(console: Console, results: dict[str, Evaluation]) -> None:

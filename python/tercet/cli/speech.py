@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +11,11 @@ import numpy as np
 import torch
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from tercet.cli.common import Json, Threads, print_json, progress_bar, set_up
+from tercet.cli.common import Json, Threads, print_json, set_up
+from tercet.cli.progress import Bar
+from tercet.plotting import check_plotting
 from tercet.speech import (
     Clips,
     Epoch,
@@ -34,7 +34,7 @@ from tercet.speech import (
 from tercet.speech.audio import read_sound
 from tercet.speech.digits import WORDS
 from tercet.speech.features import RATE
-from tercet.speech.plotting import Point, check_plotting, plot_blocks, plot_compute
+from tercet.speech.plotting import Point, plot_blocks, plot_compute
 from tercet.speech.storage import load_config, load_model
 from tercet.speech.strings import TEST_SNRS
 from tercet.speech.transcribing import transcribe
@@ -66,8 +66,7 @@ class ProgressReporter(Reporter):
 
     def __init__(self, console: Console, settings: TrainingSettings) -> None:
         self.console, self.settings = console, settings
-        self.progress: Progress | None = None
-        self.task: TaskID | None = None
+        self.bar = Bar(console)
 
     def on_start(self, clips: Clips, first_epoch: int) -> None:
         """Say how much there is to learn from."""
@@ -77,14 +76,11 @@ class ProgressReporter(Reporter):
             highlight=False,
             soft_wrap=True,
         )
-        self.progress = progress_bar(self.console)
-        self.progress.start()
-        self.task = self.progress.add_task("epochs", total=self.settings.epochs, completed=first_epoch - 1, note="")
+        self.bar.start("epochs", self.settings.epochs, first_epoch - 1)
 
     def on_step(self, epoch: int, step: int, num_steps: int, loss: float) -> None:
         """Move the bar."""
-        if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=epoch - 1 + step / num_steps, note=f"loss {loss:.3f}")
+        self.bar.move(epoch - 1 + step / num_steps, f"loss {loss:.3f}")
 
     def on_epoch(self, epoch: Epoch) -> None:
         """A line of figures with every checkpoint."""
@@ -98,19 +94,7 @@ class ProgressReporter(Reporter):
 
     def close(self) -> None:
         """Take the bar away, if there is one."""
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
-
-
-@contextmanager
-def reporting(console: Console, settings: TrainingSettings) -> Iterator[ProgressReporter]:
-    """A reporter whose bar is gone afterwards, whatever happens."""
-    reporter = ProgressReporter(console, settings)
-    try:
-        yield reporter
-    finally:
-        reporter.close()
+        self.bar.close()
 
 
 def _setting(name: str, text: str) -> Any:
@@ -165,7 +149,7 @@ def train_command(
     settings = replace(_TRAINING, **{name: value for name, value in given.items() if hasattr(_TRAINING, name)})
     sizes = replace(_SIZES, **{name: value for name, value in given.items() if hasattr(_SIZES, name)})
     set_up("cpu", threads)
-    with reporting(Console(stderr=True, quiet=as_json), settings) as reporter:
+    with closing(ProgressReporter(Console(stderr=True, quiet=as_json), settings)) as reporter:
         result = train(read_clips(data), settings, sizes, hold_out=hold_out, out=out, resume=resume, reporter=reporter)
     if settings.target_compute is not None and abs(result.compute_share - settings.target_compute) > _NEAR:
         Console(stderr=True).print(

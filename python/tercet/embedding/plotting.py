@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any
 
 from tercet.embedding.run import Epoch
-from tercet.files import write_bytes
+from tercet.plotting import new_figure, write_figure
 
 _LOSS, _MRR = "#4c6a92", "#c05a2e"
-
-
-def check_plotting() -> None:
-    """Raises ImportError, naming the extra, where there is no matplotlib."""
-    _figure_class()
 
 
 def plot_learning_curve(epochs: Sequence[Epoch], path: str | PathLike[str], *, title: str | None = None) -> None:
@@ -32,7 +24,7 @@ def plot_learning_curve(epochs: Sequence[Epoch], path: str | PathLike[str], *, t
     """
     if not epochs:
         raise ValueError("tercet.plot_learning_curve: epochs must be at least one, got none")
-    figure = _figure_class()(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     losses = figure.add_subplot()
     measures = losses.twinx()
     few = "o" if len(epochs) < 30 else None
@@ -52,14 +44,4 @@ def plot_learning_curve(epochs: Sequence[Epoch], path: str | PathLike[str], *, t
     losses.set_xlabel("epoch")
     losses.xaxis.get_major_locator().set_params(integer=True)
     measures.set_ylim(bottom=0)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_bytes(Path(path), picture.getvalue())
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("drawing the learning curve needs matplotlib: pip install 'tercet[plot]'") from error
-    return Figure
+    write_figure(figure, path)

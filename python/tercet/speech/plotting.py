@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tercet.files import write_bytes
+from tercet.plotting import new_figure, write_figure
 from tercet.speech.digits import BLANK, WORDS
 from tercet.speech.features import BINS, FRAME, HOP, RATE, WINDOW, silence_behind
 from tercet.speech.model import DigitRecognizer
@@ -37,11 +35,6 @@ class Point:
     series: str = ""
 
 
-def check_plotting() -> None:
-    """Raises ImportError, naming the extra, where there is no matplotlib."""
-    _figure_class()
-
-
 def plot_compute(points: Sequence[Point], path: str | PathLike[str], *, title: str | None = None) -> None:
     """Write word error rate over share of compute as a PNG (extra `plot`).
 
@@ -55,7 +48,7 @@ def plot_compute(points: Sequence[Point], path: str | PathLike[str], *, title: s
     """
     if not points:
         raise ValueError("tercet.speech.plot_compute: points must be at least one, got none")
-    figure = _figure_class()(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
     for number, name in enumerate(dict.fromkeys(point.series or point.label for point in points)):
         own = sorted((p.compute_share, p.word_error_rate, p.label) for p in points if (p.series or p.label) == name)
@@ -74,7 +67,7 @@ def plot_compute(points: Sequence[Point], path: str | PathLike[str], *, title: s
     axes.legend(frameon=False, fontsize="small")
     if title:
         axes.set_title(title, loc="left", fontsize="medium")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def plot_blocks(
@@ -91,7 +84,7 @@ def plot_blocks(
     Raises:
         ImportError: matplotlib is missing. TypeError, ValueError: samples are none; see `transcribe`.
     """
-    figure = _figure_class()(figsize=(9, 5), layout="constrained")
+    figure = new_figure(9, 5)
     found = transcribe(model, samples)
     num_layers, _, num_frames = found.gates.shape
     seconds = num_frames * FRAME / RATE
@@ -130,24 +123,10 @@ def plot_blocks(
         before = symbol
     if title:
         above.set_title(title, loc="left", fontsize="medium")
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _patch(color: str, label: str) -> Any:
     from matplotlib.patches import Patch
 
     return Patch(color=color, label=label)
-
-
-def _write(figure: Any, path: str | PathLike[str]) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
-    write_bytes(Path(path), picture.getvalue())
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("drawing needs matplotlib: pip install 'tercet[plot]'") from error
-    return Figure

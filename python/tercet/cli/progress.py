@@ -1,0 +1,40 @@
+"""Progress bars on a console, gone when they are done."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Bar:
+    """One bar at a time, or none."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress: Progress | None = None
+        self._task = TaskID(0)
+
+    def start(self, description: str, total: float, completed: int = 0) -> None:
+        """Show a bar in the place of the last one."""
+        self.close()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(
+            *columns,
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.progress.start()
+        self._task = self.progress.add_task(description, total=total, completed=completed, note="")
+
+    def move(self, completed: float, note: str = "") -> None:
+        """Set what is done, and what is said beside the bar, if there is one."""
+        if self.progress is not None:
+            self.progress.update(self._task, completed=completed, note=note)
+
+    def close(self) -> None:
+        """Take the bar away, if there is one."""
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
