@@ -2,15 +2,21 @@
 
     python -m pytest benchmarks/bench_streaming.py --tercet-size full --benchmark-json streaming.json
     python benchmarks/table.py streaming.json --title "Streaming" --out benchmarks/results/streaming.md
+    python benchmarks/bench_streaming.py streaming.json --out benchmarks/results/streaming.png
 
 The arbitrators are calibrated to the keep rate; a call is a run of frames of one or more streams, from an empty window.
-Several streams are stepped together, so a sub-block is left out only where all of them are off.
+Streams stepped together share one read of the weights: one that is off saves its own products, but the read is saved
+only where all of them are off. The picture shows the share of time that gates save over the number of streams, beside
+the share of sub-blocks that were off for all of them.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,12 +26,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer
+from tercet.plotting import new_figure, write_figure
 from timing import assert_close, measure
 
 WINDOW = 64
 SIZES = {"small": [(32, 2, 20)], "full": [(144, 6, 400), (256, 6, 400), (512, 6, 200)]}  # width, blocks, frames
-RATES = {"small": [0.4], "full": [1.0, 0.7, 0.4, 0.2]}
+RATES = {"small": [1.0, 0.4], "full": [1.0, 0.7, 0.4, 0.2]}
 STREAMS = {"small": [1, 2], "full": [1, 2, 4, 8]}
+COLORS = "#4c6a92", "#c05a2e", "#5a8f5a"  # of keep rates
 
 
 def torch_loop(encoder: ArbitratedEncoder, frames: Tensor) -> Tensor:
@@ -96,4 +104,57 @@ def bench_frames(
     benchmark.extra_info.update(engine=name, width=width, blocks=blocks, keep=keep, streams=streams)
     if benchmark.enabled:
         benchmark.extra_info["frames_per_second"] = streams * num_frames / benchmark.stats.stats.median
-    assert_close(last["got"], encoder(last["frames"])[0])
+    wanted, cost = encoder(last["frames"])
+    assert_close(last["got"], wanted)
+    benchmark.extra_info["skipped"] = float((~cost.gates).all(2).float().mean())  # off for all streams
+
+
+def savings(benchmarks: list[dict[str, Any]]) -> dict[int, dict[float, list[tuple[int, float, float]]]]:
+    """By width and keep rate: streams, the share of time saved against every gate on, and sub-blocks skipped."""
+    cases = [(entry["extra_info"], entry["stats"]["median"]) for entry in benchmarks]
+    ours = [(info, seconds) for info, seconds in cases if info["engine"] == "tercet"]
+    every = {(info["width"], info["streams"]): seconds for info, seconds in ours if info["keep"] == 1.0}
+    found: dict[int, dict[float, list[tuple[int, float, float]]]] = {}
+    for info, seconds in ours:
+        whole = every.get((info["width"], info["streams"]))
+        if info["keep"] < 1.0 and whole is not None:
+            point = info["streams"], 1 - seconds / whole, info["skipped"]
+            found.setdefault(info["width"], {}).setdefault(info["keep"], []).append(point)
+    return found
+
+
+def draw(benchmarks: list[dict[str, Any]], path: Path) -> None:
+    """A panel for each width, a colour for each keep rate."""
+    found = savings(benchmarks)
+    if not found:
+        raise ValueError("no saving to draw: run keep rate 1.0 and another at one width and number of streams")
+    figure = new_figure(1.5 + 3 * len(found), 4)
+    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    for axes, (width, by_rate) in zip(panels, found.items(), strict=True):
+        for color, (keep, points) in zip(COLORS, by_rate.items(), strict=False):
+            streams, saved, skipped = zip(*sorted(points), strict=True)
+            label = f"keep {keep:g}"
+            axes.plot(streams, [100 * share for share in saved], color=color, marker="o", markersize=5, label=label)
+            axes.plot(streams, [100 * share for share in skipped], color=color, linestyle=":", linewidth=1.2)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(streams, [str(number) for number in streams])
+        axes.minorticks_off()
+        axes.set_xlabel("streams stepped together")
+        axes.set_title(f"width {width}", loc="left", fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#eeeeee")
+        axes.axhline(0, color="#888888", linewidth=0.8)
+    panels[0].set_ylabel("time saved, %")
+    handles = panels[0].get_legend_handles_labels()[0]
+    handles += panels[0].plot([], [], color="#888888", linestyle=":", label="sub-blocks off for all streams")
+    columns = len(handles) if len(found) > 1 else 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")
+    write_figure(figure, path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw what pytest-benchmark measured.")
+    parser.add_argument("files", nargs="+", type=Path, help="of pytest-benchmark, of one machine")
+    parser.add_argument("--out", type=Path, required=True, help="the PNG")
+    arguments = parser.parse_args()
+    draw([entry for file in arguments.files for entry in json.loads(file.read_text())["benchmarks"]], arguments.out)

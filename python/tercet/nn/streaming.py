@@ -1,9 +1,9 @@
 """Streams of frames through an `ArbitratedEncoder`, a frame or a chunk at a time.
 
 Up to `NATIVE_ROWS` frames go through one native loop over the whole stack, whose matrix-vector products a closed gate
-leaves out; larger chunks compute their kept frames packed, as the offline encoder does. A frame is bound by the weights
-that are read for it. Streams stepped together share that read, so a sub-block is saved only where all of them are off:
-at keep rate p the share saved falls from 1 - p to (1 - p)^B with B streams.
+leaves out; larger chunks compute their kept frames packed, as the offline encoder does. Streams stepped together share
+one read of the weights: a stream that is off saves its own products, but the read is saved only where all of them are
+off, at keep rate p with B independent streams for (1 - p)^B of the sub-blocks.
 """
 
 from __future__ import annotations
