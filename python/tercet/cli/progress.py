@@ -1,13 +1,15 @@
-"""Progress bars on a console, gone when they are done."""
+"""What reporters of training draw on a console."""
 
 from __future__ import annotations
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
+
+from tercet.cli.common import progress_bar
 
 
 class Bar:
-    """One bar at a time, or none."""
+    """A progress bar, one at a time or none; gone when it is closed."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -17,14 +19,7 @@ class Bar:
     def start(self, description: str, total: float, completed: int = 0) -> None:
         """Show a bar in the place of the last one."""
         self.close()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(
-            *columns,
-            TextColumn("{task.fields[note]}"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        self.progress = progress_bar(self.console)
         self.progress.start()
         self._task = self.progress.add_task(description, total=total, completed=completed, note="")
 
