@@ -48,7 +48,7 @@ def bench_scores(
     scorer, ours = SCORERS[name], SCORERS["tercet"]
     direction = "forward + backward" if with_gradient else "forward"
     benchmark.group = f"{norm}, {batch} x {num_entities} x {dim}, {direction}"
-    wanted, free = scorer.memory(batch, num_entities, dim, with_gradient), psutil.virtual_memory().available
+    wanted, free = scorer.memory(norm, batch, num_entities, dim, with_gradient), psutil.virtual_memory().available
     if wanted > free:
         pytest.skip(f"{name} needs {wanted / 2**30:.0f} GiB here, {free / 2**30:.0f} are free")
     rng, last = torch.Generator().manual_seed(0), {}

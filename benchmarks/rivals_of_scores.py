@@ -28,22 +28,25 @@ def plain(queries: Tensor, entities: Tensor, norm: str) -> Tensor:
 class Scorer:
     """One way to score every entity for every query: score(queries, entities, norm).
 
-    `differences`: it lays out how many floats for each query, entity and dimension, forward and with gradients.
+    `differences`: it lays out how many floats for each query, entity and dimension, forward and with gradients, with
+    the norms `of_differences`.
     """
 
     score: Callable[[Tensor, Tensor, str], Tensor]
     norms: tuple[str, ...] = ("l1", "l2", "dot")
     differences: tuple[int, int] = (0, 0)
+    of_differences: tuple[str, ...] = ("l1", "l2", "dot")
 
-    def memory(self, batch: int, num_entities: int, dim: int, with_gradient: bool) -> int:
+    def memory(self, norm: str, batch: int, num_entities: int, dim: int, with_gradient: bool) -> int:
         """About how many bytes it takes."""
-        return 4 * (8 * batch * num_entities + self.differences[with_gradient] * batch * num_entities * dim)
+        differences = self.differences[with_gradient] if norm in self.of_differences else 0
+        return 4 * batch * num_entities * (8 + differences * dim)
 
 
 SCORERS = {
     "tercet": Scorer(lambda q, e, norm: tercet.transe_scores(q, e, norm=norm)),
     "tercet.cdist": Scorer(lambda q, e, norm: -tercet.cdist(q, e, p=int(norm[1])), ("l1", "l2")),
     "torch.cdist": Scorer(lambda q, e, norm: -torch.cdist(q, e, p=int(norm[1])), ("l1", "l2")),
-    "plain torch": Scorer(plain, differences=(2, 4)),
+    "plain torch": Scorer(plain, differences=(2, 4), of_differences=("l1",)),
     "reference": Scorer(reference.transe_scores, differences=(2, 4)),
 }
