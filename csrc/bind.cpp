@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <tuple>
 
+#include "bind_annotators.h"
 #include "bind_gating.h"
 #include "bind_graph.h"
 #include "bind_translation.h"
@@ -195,4 +196,5 @@ PYBIND11_MODULE(TERCET_MODULE, m, py::mod_gil_not_used()) {
   bind_graph(m);
   bind_translation(m);
   bind_gating(m);
+  bind_annotators(m);
 }
