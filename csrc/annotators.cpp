@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core.h"
 
@@ -10,124 +11,128 @@ namespace tercet {
 
 namespace {
 
-int64_t share_size(const Labels& labels) {
+// Items are split into shares, each with its table: fewer where tables outweigh the labels, to save memory.
+constexpr int64_t kMostShares = 16;
+constexpr int64_t kFewestShares = 4;
+
+int64_t table_size(const Labels& labels) {
   return labels.num_annotators * labels.num_classes * labels.num_classes + labels.num_classes;
 }
 
-// Calls body(share, first item, last item + 1) for every share.
-template <class Body>
-void each_share(const Labels& labels, int num_threads, const Body& body) {
-  parallel_for(kShares, num_threads, [&](int64_t share, int) {
-    body(share, labels.num_items * share / kShares, labels.num_items * (share + 1) / kShares);
-  });
+int64_t num_shares(const Labels& labels) {
+  return std::clamp(labels.offsets[labels.num_items] / table_size(labels), kFewestShares, kMostShares);
 }
 
-// Adds an item's posterior to the counts of its labels and to the sums.
-void count_item(const Labels& labels, int64_t item, const double* posterior, double* counts) {
+// The row of a table that belongs to label j.
+int64_t row_of(const Labels& labels, int64_t j) {
+  return (int64_t{labels.annotators[j]} * labels.num_classes + labels.labels[j]) * labels.num_classes;
+}
+
+// Adds an item's posterior to a table.
+void count_item(const Labels& labels, int64_t item, const double* posterior, double* table) {
   const int64_t classes = labels.num_classes;
   for (int64_t j = labels.offsets[item]; j < labels.offsets[item + 1]; ++j) {
-    double* row = counts + (int64_t{labels.annotators[j]} * classes + labels.labels[j]) * classes;
+    double* row = table + row_of(labels, j);
     for (int64_t k = 0; k < classes; ++k) row[k] += posterior[k];
   }
-  double* sums = counts + labels.num_annotators * classes * classes;
+  double* sums = table + labels.num_annotators * classes * classes;
   for (int64_t k = 0; k < classes; ++k) sums[k] += posterior[k];
 }
 
-// Shares are added to the first, in order.
-void add_shares(double* shares, int64_t size, int num_threads) {
+// Calls body(item, table, scratch) for every item and returns the largest result; then the tables are added to the
+// first, in order.
+template <class Body>
+double count_items(const Labels& labels, const double* before, double* workspace, int num_threads, const Body& body) {
+  const int64_t size = table_size(labels), stride = size + labels.num_classes, shares = num_shares(labels);
+  double largest[kMostShares] = {};
+  parallel_for(shares, num_threads, [&](int64_t share, int) {
+    double* table = workspace + share * stride;
+    share == 0 ? std::copy_n(before, size, table) : std::fill_n(table, size, 0.0);
+    const int64_t end = labels.num_items * (share + 1) / shares;
+    double result = 0;
+    for (int64_t item = labels.num_items * share / shares; item < end; ++item) {
+      result = std::max(result, body(item, table, table + size));
+    }
+    largest[share] = result;
+  });
   constexpr int64_t kRun = 4096;
   parallel_for((size + kRun - 1) / kRun, num_threads, [&](int64_t run, int) {
     const int64_t end = std::min(size, (run + 1) * kRun);
-    for (int64_t share = 1; share < kShares; ++share) {
-      for (int64_t i = run * kRun; i < end; ++i) shares[i] += shares[share * size + i];
+    for (int64_t share = 1; share < shares; ++share) {
+      for (int64_t i = run * kRun; i < end; ++i) workspace[i] += workspace[share * stride + i];
     }
   });
+  return *std::max_element(largest, largest + shares);
 }
 
-// The softmax of logits in place; returns the logarithm of the exponentials' sum.
-double normalise(double* logits, int64_t classes) {
+// The shares of `size` counts that lie `stride` apart, and their logarithms.
+void divide(const double* counts, int64_t size, int64_t stride, double smoothing, double* model, double* logarithms) {
+  double total = 0;
+  for (int64_t l = 0; l < size; ++l) total += counts[l * stride] + smoothing;
+  for (int64_t l = 0; l < size; ++l) {
+    const double share = total > 0 ? (counts[l * stride] + smoothing) / total : 1 / static_cast<double>(size);
+    model[l * stride] = share;
+    logarithms[l * stride] = std::log(share);
+  }
+}
+
+// The softmax of logits in place, of which one at least must be finite.
+void normalise(double* logits, int64_t classes) {
   const double highest = *std::max_element(logits, logits + classes);
   double total = 0;
   for (int64_t k = 0; k < classes; ++k) total += logits[k] = std::exp(logits[k] - highest);
   for (int64_t k = 0; k < classes; ++k) logits[k] /= total;
-  return highest + std::log(total);
 }
 
 }  // namespace
 
-void vote(const Labels& labels, double* posteriors, int num_threads) {
-  each_share(labels, num_threads, [&](int64_t, int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) {
-      double* row = posteriors + i * labels.num_classes;
-      const int64_t count = labels.offsets[i + 1] - labels.offsets[i];
-      std::fill_n(row, labels.num_classes, count == 0 ? 1.0 / static_cast<double>(labels.num_classes) : 0.0);
-      for (int64_t j = labels.offsets[i]; j < labels.offsets[i + 1]; ++j) {
-        row[labels.labels[j]] += 1;
-      }
-      for (int64_t k = 0; count > 0 && k < labels.num_classes; ++k) row[k] /= static_cast<double>(count);
-    }
+int64_t workspace_size(const Labels& labels) { return num_shares(labels) * (table_size(labels) + labels.num_classes); }
+
+void count_labels(const Labels& labels, const double* before, const double* posteriors, double* workspace,
+                  int num_threads) {
+  count_items(labels, before, workspace, num_threads, [&](int64_t item, double* table, double*) {
+    count_item(labels, item, posteriors + item * labels.num_classes, table);
+    return 0.0;
   });
 }
 
-void count_errors(const Labels& labels, const double* posteriors, double* shares, int num_threads) {
-  const int64_t size = share_size(labels);
-  each_share(labels, num_threads, [&](int64_t share, int64_t first, int64_t end) {
-    std::fill_n(shares + share * size, size, 0.0);
-    for (int64_t i = first; i < end; ++i) {
-      count_item(labels, i, posteriors + i * labels.num_classes, shares + share * size);
-    }
-  });
-  add_shares(shares, size, num_threads);
-}
-
-void maximise(const double* counts, double smoothing, double* log_confusion, double* log_prior, int64_t num_annotators,
-              int64_t num_classes, int num_threads) {
-  parallel_for((num_annotators + 63) / 64, num_threads, [&](int64_t task, int) {
-    for (int64_t a = task * 64; a < std::min(num_annotators, (task + 1) * 64); ++a) {
-      const double* own = counts + a * num_classes * num_classes;
-      double* out = log_confusion + a * num_classes * num_classes;
+void maximise(const Labels& labels, const double* counts, double smoothing, double* model, double* logarithms,
+              int num_threads) {
+  const int64_t num_annotators = labels.num_annotators, num_classes = labels.num_classes;
+  constexpr int64_t kRun = 64;
+  parallel_for((num_annotators + kRun - 1) / kRun, num_threads, [&](int64_t run, int) {
+    for (int64_t a = run * kRun; a < std::min(num_annotators, (run + 1) * kRun); ++a) {
       for (int64_t k = 0; k < num_classes; ++k) {
-        double total = 0;
-        for (int64_t l = 0; l < num_classes; ++l) total += own[l * num_classes + k] + smoothing;
-        for (int64_t l = 0; l < num_classes; ++l) {
-          const double share = total > 0 ? (own[l * num_classes + k] + smoothing) / total
-                                         : 1 / static_cast<double>(num_classes);
-          out[l * num_classes + k] = std::log(share);
-        }
+        const int64_t at = a * num_classes * num_classes + k;
+        divide(counts + at, num_classes, num_classes, smoothing, model + at, logarithms + at);
       }
     }
   });
-  const double* sums = counts + num_annotators * num_classes * num_classes;
-  double total = 0;
-  for (int64_t k = 0; k < num_classes; ++k) total += sums[k];
-  for (int64_t k = 0; k < num_classes; ++k) {
-    log_prior[k] = std::log(total > 0 ? sums[k] / total : 1 / static_cast<double>(num_classes));
-  }
+  const int64_t at = num_annotators * num_classes * num_classes;
+  divide(counts + at, num_classes, 1, 0, model + at, logarithms + at);
 }
 
-double expect(const Labels& labels, const double* log_confusion, const double* log_prior, double* posteriors,
-              double* shares, int num_threads) {
-  const int64_t classes = labels.num_classes, size = share_size(labels);
-  double likelihoods[kShares] = {};
-  each_share(labels, num_threads, [&](int64_t share, int64_t first, int64_t end) {
-    if (shares != nullptr) std::fill_n(shares + share * size, size, 0.0);
-    double likelihood = 0;
-    for (int64_t i = first; i < end; ++i) {
-      double* logits = posteriors + i * classes;
-      std::copy_n(log_prior, classes, logits);
-      for (int64_t j = labels.offsets[i]; j < labels.offsets[i + 1]; ++j) {
-        const double* row = log_confusion + (int64_t{labels.annotators[j]} * classes + labels.labels[j]) * classes;
-        for (int64_t k = 0; k < classes; ++k) logits[k] += row[k];
-      }
-      likelihood += normalise(logits, classes);
-      if (shares != nullptr) count_item(labels, i, logits, shares + share * size);
+double expect(const Labels& labels, const double* logarithms, const double* evidence, const double* before,
+              double* posteriors, double* workspace, int num_threads) {
+  const int64_t classes = labels.num_classes;
+  const double* log_prior = logarithms + labels.num_annotators * classes * classes;
+  return count_items(labels, before, workspace, num_threads, [&](int64_t item, double* table, double* logits) {
+    std::copy_n(log_prior, classes, logits);
+    if (evidence != nullptr) {
+      for (int64_t k = 0; k < classes; ++k) logits[k] += std::log(evidence[item * classes + k]);
     }
-    likelihoods[share] = likelihood;
+    for (int64_t j = labels.offsets[item]; j < labels.offsets[item + 1]; ++j) {
+      const double* row = logarithms + row_of(labels, j);
+      for (int64_t k = 0; k < classes; ++k) logits[k] += row[k];
+    }
+    normalise(logits, classes);
+    double change = 0;
+    for (int64_t k = 0; k < classes; ++k) {
+      change = std::max(change, std::fabs(std::exchange(posteriors[item * classes + k], logits[k]) - logits[k]));
+    }
+    count_item(labels, item, logits, table);
+    return change;
   });
-  if (shares != nullptr) add_shares(shares, size, num_threads);
-  double total = 0;
-  for (const double likelihood : likelihoods) total += likelihood;
-  return total;
 }
 
 }  // namespace tercet

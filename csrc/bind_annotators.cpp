@@ -1,12 +1,12 @@
 // The Python face of annotators: pointers arrive as integers, the interpreter lock is released.
 #include "bind_annotators.h"
 
+#include <pybind11/stl.h>
+
 #include <cstdint>
 #include <tuple>
 
 #include "annotators.h"
-
-#include <pybind11/stl.h>
 
 namespace py = pybind11;
 
@@ -32,33 +32,27 @@ Labels labels_of(const LabelsArgs& args) {
 }  // namespace
 
 void bind_annotators(py::module_& m) {
-  m.attr("annotators_shares") = kShares;
-  m.def(
-      "annotators_vote",
-      [](const LabelsArgs& labels, Pointer posteriors, int num_threads) {
-        vote(labels_of(labels), at<double>(posteriors), num_threads);
-      },
-      Release());
+  m.def("annotators_workspace", [](const LabelsArgs& labels) { return workspace_size(labels_of(labels)); });
   m.def(
       "annotators_count",
-      [](const LabelsArgs& labels, Pointer posteriors, Pointer shares, int num_threads) {
-        count_errors(labels_of(labels), at<double>(posteriors), at<double>(shares), num_threads);
+      [](const LabelsArgs& labels, Pointer before, Pointer posteriors, Pointer workspace, int num_threads) {
+        count_labels(labels_of(labels), at<double>(before), at<double>(posteriors), at<double>(workspace), num_threads);
       },
       Release());
   m.def(
       "annotators_maximise",
-      [](Pointer counts, double smoothing, Pointer log_confusion, Pointer log_prior, int64_t num_annotators,
-         int64_t num_classes, int num_threads) {
-        maximise(at<double>(counts), smoothing, at<double>(log_confusion), at<double>(log_prior), num_annotators,
-                 num_classes, num_threads);
+      [](const LabelsArgs& labels, Pointer counts, double smoothing, Pointer model, Pointer logarithms,
+         int num_threads) {
+        maximise(labels_of(labels), at<double>(counts), smoothing, at<double>(model), at<double>(logarithms),
+                 num_threads);
       },
       Release());
   m.def(
       "annotators_expect",
-      [](const LabelsArgs& labels, Pointer log_confusion, Pointer log_prior, Pointer posteriors, Pointer shares,
-         int num_threads) {
-        return expect(labels_of(labels), at<double>(log_confusion), at<double>(log_prior), at<double>(posteriors),
-                      at<double>(shares), num_threads);
+      [](const LabelsArgs& labels, Pointer logarithms, Pointer evidence, Pointer before, Pointer posteriors,
+         Pointer workspace, int num_threads) {
+        return expect(labels_of(labels), at<double>(logarithms), at<double>(evidence), at<double>(before),
+                      at<double>(posteriors), at<double>(workspace), num_threads);
       },
       Release());
 }

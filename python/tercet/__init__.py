@@ -6,6 +6,7 @@ from tercet import nn
 from tercet.graph.entity_sets import EntitySets
 from tercet.graph.knowledge_graph import KnowledgeGraph
 from tercet.ops._scratch import release_scratch
+from tercet.ops.annotators import DawidSkene, dawid_skene
 from tercet.ops.cdist import cdist
 from tercet.ops.entity_sets import count, difference, intersect, top, union
 from tercet.ops.filter_index import FilterIndex
@@ -17,6 +18,7 @@ from tercet.ops.traversal import follow
 __version__ = version("tercet")
 
 __all__ = [
+    "DawidSkene",
     "EntitySets",
     "FilterIndex",
     "KnowledgeGraph",
@@ -25,6 +27,7 @@ __all__ = [
     "arbiter_logits",
     "cdist",
     "count",
+    "dawid_skene",
     "difference",
     "follow",
     "intersect",

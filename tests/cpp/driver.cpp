@@ -17,7 +17,7 @@
   ROW(translation)          \
   ROW(ranking)              \
   ROW(translation_training) \
-  ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training) ROW(gating) ROW(streaming) ROW(cuda_gating)
+  ROW(cuda_steps) ROW(cuda_translation) ROW(cuda_training) ROW(gating) ROW(streaming) ROW(cuda_gating) ROW(annotators)
 
 #define DECLARE(name) void check_##name##_kernels(uint64_t seed);
 CHECKS(DECLARE)
