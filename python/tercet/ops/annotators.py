@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -245,13 +246,18 @@ def _fit(
     rows /= weight + labels.offsets.diff().unsqueeze(1)
     before = torch.cat([counts.flatten(), sums])
     del counts
-    after, table, step = _iterate(labels, given, rows, evidence, before, model.smoothing, iterations, tolerance, threads)
+    after, table, step = _iterate(
+        labels, given, rows, evidence, before, model.smoothing, iterations, tolerance, threads
+    )
 
     shape, prior = (given.num_annotators, classes, classes), table[-classes:].clone()
     posteriors[num_labels == 0] = prior
     posteriors[labels.items] = rows
     num_labels[labels.items] += labels.offsets.diff()
-    confusions, counts = (entries[:-classes].view(shape).transpose(1, 2).contiguous() for entries in (table, after))
+    confusions, counts = (
+        entries[:-classes].view(shape).transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        for entries in (table, after)
+    )
     return DawidSkene(posteriors, prior, confusions, counts, num_labels, model.smoothing, step)
 
 
@@ -266,10 +272,10 @@ def _iterate(
     counting = *map(_native.pointer, (before, posteriors, workspace)), threads
     maximising = workspace.data_ptr(), smoothing, model.data_ptr(), logarithms.data_ptr(), threads
     _native.cpu.annotators_count(args, *counting)
-    for step in range(1, iterations + 1):
+    step, change = 0, math.inf
+    while step < iterations and change > tolerance:
         _native.cpu.annotators_maximise(args, *maximising)
         change = _native.cpu.annotators_expect(args, logarithms.data_ptr(), _native.pointer(evidence), *counting)
-        if change <= tolerance:
-            break
+        step += 1
     _native.cpu.annotators_maximise(args, *maximising)
     return workspace[: len(before)], model, step
