@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core.h"
+#include "prefetch.h"
 
 namespace tercet {
 
@@ -23,16 +24,11 @@ int64_t num_shares(const Labels& labels) {
   return std::clamp(labels.offsets[labels.num_items] / table_size(labels), kFewestShares, kMostShares);
 }
 
-// The row of a table that belongs to label j.
-int64_t row_of(const Labels& labels, int64_t j) {
-  return (int64_t{labels.annotators[j]} * labels.num_classes + labels.labels[j]) * labels.num_classes;
-}
-
 // Adds an item's posterior to a table.
 void count_item(const Labels& labels, int64_t item, const double* posterior, double* table) {
   const int64_t classes = labels.num_classes;
   for (int64_t j = labels.offsets[item]; j < labels.offsets[item + 1]; ++j) {
-    double* row = table + row_of(labels, j);
+    double* row = table + labels.rows[j] * classes;
     for (int64_t k = 0; k < classes; ++k) row[k] += posterior[k];
   }
   double* sums = table + labels.num_annotators * classes * classes;
@@ -114,7 +110,8 @@ void maximise(const Labels& labels, const double* counts, double smoothing, doub
 
 double expect(const Labels& labels, const double* logarithms, const double* evidence, const double* before,
               double* posteriors, double* workspace, int num_threads) {
-  const int64_t classes = labels.num_classes;
+  constexpr int64_t kAhead = 16;  // labels from here, whose rows are asked for
+  const int64_t classes = labels.num_classes, last = labels.offsets[labels.num_items] - 1;
   const double* log_prior = logarithms + labels.num_annotators * classes * classes;
   return count_items(labels, before, workspace, num_threads, [&](int64_t item, double* table, double* logits) {
     std::copy_n(log_prior, classes, logits);
@@ -122,7 +119,12 @@ double expect(const Labels& labels, const double* logarithms, const double* evid
       for (int64_t k = 0; k < classes; ++k) logits[k] += std::log(evidence[item * classes + k]);
     }
     for (int64_t j = labels.offsets[item]; j < labels.offsets[item + 1]; ++j) {
-      const double* row = logarithms + row_of(labels, j);
+      const int64_t ahead = labels.rows[std::min(j + kAhead, last)] * classes;
+      for (const double* later : {logarithms + ahead, static_cast<const double*>(table) + ahead}) {
+        prefetch(later);
+        prefetch(later + classes - 1);  // rows may lie in two cache lines
+      }
+      const double* row = logarithms + labels.rows[j] * classes;
       for (int64_t k = 0; k < classes; ++k) logits[k] += row[k];
     }
     normalise(logits, classes);

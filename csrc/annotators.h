@@ -17,9 +17,8 @@ namespace tercet {
 
 // Labels by item: those of item i are offsets[i] .. offsets[i + 1].
 struct Labels {
-  const int64_t* offsets;     // [num_items + 1]
-  const int32_t* annotators;  // [num_labels]
-  const int32_t* labels;      // [num_labels], 0 .. num_classes - 1
+  const int64_t* offsets;  // [num_items + 1]
+  const int32_t* rows;     // [num_labels], annotator * num_classes + label: the row of a table that is meant
   int64_t num_items;
   int64_t num_annotators;
   int64_t num_classes;

@@ -16,8 +16,8 @@ using namespace tercet;
 
 using Pointer = uintptr_t;
 using Release = py::call_guard<py::gil_scoped_release>;
-// offsets, annotators, labels, num_items, num_annotators, num_classes
-using LabelsArgs = std::tuple<Pointer, Pointer, Pointer, int64_t, int64_t, int64_t>;
+// offsets, rows, num_items, num_annotators, num_classes
+using LabelsArgs = std::tuple<Pointer, Pointer, int64_t, int64_t, int64_t>;
 
 template <class T>
 T* at(Pointer pointer) {
@@ -25,8 +25,8 @@ T* at(Pointer pointer) {
 }
 
 Labels labels_of(const LabelsArgs& args) {
-  auto [offsets, annotators, labels, num_items, num_annotators, num_classes] = args;
-  return {at<int64_t>(offsets), at<int32_t>(annotators), at<int32_t>(labels), num_items, num_annotators, num_classes};
+  auto [offsets, rows, num_items, num_annotators, num_classes] = args;
+  return {at<int64_t>(offsets), at<int32_t>(rows), num_items, num_annotators, num_classes};
 }
 
 }  // namespace

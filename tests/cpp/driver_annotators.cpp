@@ -14,7 +14,7 @@ using Values = std::vector<double>;
 struct LabelProblem {
   int64_t num_items, num_annotators, num_classes;
   std::vector<int64_t> offsets{0};
-  std::vector<int32_t> annotators, labels;
+  std::vector<int32_t> rows;
 
   explicit LabelProblem(Random& random)
       : num_items(random.chance(0.1)   ? 0
@@ -28,19 +28,17 @@ struct LabelProblem {
     for (int64_t i = 0; i < num_items; ++i) {
       const int64_t truth = random.below(num_classes), count = random.chance(0.2) ? 0 : random.between(0, most);
       for (int64_t j = 0; j < count; ++j) {
-        annotators.push_back(static_cast<int32_t>(random.below(used)));
-        labels.push_back(static_cast<int32_t>(random.chance(0.7) ? truth : random.below(num_classes)));
+        const int64_t annotator = random.below(used), label = random.chance(0.7) ? truth : random.below(num_classes);
+        rows.push_back(static_cast<int32_t>(annotator * num_classes + label));
       }
-      offsets.push_back(static_cast<int64_t>(labels.size()));
+      offsets.push_back(static_cast<int64_t>(rows.size()));
     }
-    offsets = exact(offsets), annotators = exact(annotators), labels = exact(labels);
+    offsets = exact(offsets), rows = exact(rows);
   }
 
-  Labels view() const {
-    return {offsets.data(), annotators.data(), labels.data(), num_items, num_annotators, num_classes};
-  }
+  Labels view() const { return {offsets.data(), rows.data(), num_items, num_annotators, num_classes}; }
   int64_t table() const { return (num_annotators * num_classes + 1) * num_classes; }
-  int64_t at(int64_t j, int64_t k) const { return (annotators[j] * num_classes + labels[j]) * num_classes + k; }
+  int64_t at(int64_t j, int64_t k) const { return rows[j] * num_classes + k; }
 };
 
 // The share of each label among an item's; equal shares without.
@@ -49,7 +47,7 @@ Values votes(const LabelProblem& p) {
   for (int64_t i = 0; i < p.num_items; ++i) {
     const double count = static_cast<double>(p.offsets[i + 1] - p.offsets[i]);
     for (int64_t j = p.offsets[i]; j < p.offsets[i + 1]; ++j) {
-      posteriors[i * p.num_classes + p.labels[j]] += 1 / count;
+      posteriors[i * p.num_classes + p.rows[j] % p.num_classes] += 1 / count;
     }
     for (int64_t k = 0; count == 0 && k < p.num_classes; ++k) {
       posteriors[i * p.num_classes + k] = 1 / static_cast<double>(p.num_classes);

@@ -121,7 +121,9 @@ def test_neither_threads_nor_types_nor_the_order_of_items_matter(
     strided = torch.stack(case.part(by_item).columns, 1).to(dtype).unbind(1)
     shuffled = torch.stack(case.part(order).columns).to(dtype).unbind(0)
     options: dict[str, Any] = {**case.sizes, "iterations": 6, "smoothing": smoothing}
+    copies = [column.clone() for column in shuffled]
     assert_same_bits(tercet.dawid_skene(*strided, **options), tercet.dawid_skene(*shuffled, **options))
+    assert all(torch.equal(column, copy) for column, copy in zip(shuffled, copies, strict=True))
 
 
 def test_threads_share_large_cases() -> None:
@@ -299,6 +301,11 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"num_items": 1}, ValueError, "items must be in 0..0, got 1"),
     ({"num_items": -1}, ValueError, "num_items must be an integer in 0..2147483647, got -1"),
     ({"num_annotators": 2**31}, ValueError, "num_annotators must be an integer in 0..2147483647, got 2147483648"),
+    (
+        {"num_annotators": 2**30},
+        ValueError,
+        "num_annotators x num_classes must be at most 2147483647, got 1073741824 x 2",
+    ),
     ({"iterations": 0}, ValueError, "iterations must be an integer in 1..2147483647, got 0"),
     ({"iterations": 2.0}, ValueError, "iterations must be an integer in 1..2147483647, got 2.0"),
     ({"tolerance": -0.1}, ValueError, "tolerance must be a number in 0..1e+100, got -0.1"),

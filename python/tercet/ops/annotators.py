@@ -41,8 +41,9 @@ class DawidSkene:
         """The probability of each item's likeliest class, float64 [num_items]: where it is low, another label pays.
 
         Example:
-            >>> items, annotators, labels = torch.tensor([[0, 0, 0, 1, 1, 2], [0, 1, 2, 0, 1, 2], [1, 1, 1, 0, 0, 0]])
-            >>> dawid_skene(items, annotators, labels, smoothing=1.0, iterations=5).confidence.argmin()
+            >>> items, annotators = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2]), torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+            >>> labels = torch.tensor([1, 1, 1, 0, 0, 0, 0, 1])
+            >>> dawid_skene(items, annotators, labels, smoothing=1.0).confidence.argmin()
             tensor(2)
         """
         return self.posteriors.amax(1)
@@ -88,8 +89,9 @@ class DawidSkene:
             item's part of the counts may be renewed alone.
 
         Example:
-            >>> once = dawid_skene(*torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1], [1, 1, 0, 1]]), smoothing=1.0)
-            >>> more = once.extend(*torch.tensor([[1, 1, 2], [2, 3, 0], [0, 0, 1]]))
+            >>> items, annotators = torch.tensor([0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 0, 1, 2])
+            >>> model = dawid_skene(items, annotators, labels=torch.tensor([1, 1, 1, 0, 0, 0]), smoothing=1.0)
+            >>> more = model.extend(torch.tensor([2, 2, 2]), torch.tensor([0, 1, 3]), torch.tensor([1, 1, 0]))
             >>> more.posteriors.argmax(1)
             tensor([1, 0, 1])
         """
@@ -168,8 +170,7 @@ class _Grouped(NamedTuple):
 
     items: Tensor  # int64, ascending
     offsets: Tensor  # int64 [len(items) + 1]
-    annotators: Tensor  # int32 [num_labels]
-    labels: Tensor  # int32 [num_labels]
+    rows: Tensor  # int32 [num_labels], annotator x num_classes + label
 
 
 _LIMIT = 2**31 - 1
@@ -201,20 +202,25 @@ def _check_labels(
         _check_size(op, "num_classes" if name == "labels" else f"num_{name}", size, lowest)
         _checks.in_range(op, name, value, size)
         found.append(size)
-    return _Labels(*columns, *found)
+    if found[1] * found[2] > _LIMIT:
+        raise ValueError(
+            f"tercet.{op}: num_annotators x num_classes must be at most {_LIMIT}, got {found[1]} x {found[2]}"
+        )
+    return _Labels(columns[0], columns[1], columns[2], *found)
 
 
 def _grouped(given: _Labels) -> _Grouped:
     order = given.items.argsort(stable=True)
     items, counts = torch.unique_consecutive(given.items.long()[order], return_counts=True)
-    columns = (ids.to(torch.int32)[order] for ids in (given.annotators, given.labels))
-    return _Grouped(items, torch.nn.functional.pad(counts.cumsum(0), (1, 0)), *columns)
+    rows = (given.annotators.to(torch.int32) * given.num_classes)[order]
+    rows += given.labels[order]
+    return _Grouped(items, torch.nn.functional.pad(counts.cumsum(0), (1, 0)), rows)
 
 
 def _votes(labels: _Grouped, num_classes: int) -> Tensor:
     """How often each item was given each label, float64 [len(items), num_classes]."""
     rows = torch.arange(len(labels.items)).repeat_interleave(labels.offsets.diff())
-    votes = rows.mul_(num_classes).add_(labels.labels).bincount(minlength=len(labels.items) * num_classes)
+    votes = rows.mul_(num_classes).add_(labels.rows % num_classes).bincount(minlength=len(labels.items) * num_classes)
     return votes.view(-1, num_classes).double()
 
 
