@@ -329,6 +329,32 @@ _NAMES = [
     ("a line without an end is dropped", "if (end == nullptr && !last) {", "if (end == nullptr) {"),
 ]
 
+_ANNOTATORS = [
+    (
+        "the last item of a share is not counted",
+        "item < end; ++item) {\n      result",
+        "item + 1 < end; ++item) {\n      result",
+    ),
+    ("earlier counts are forgotten", "share == 0 ? std::copy_n(before, size, table) : std::fill_n", "std::fill_n"),
+    (
+        "the second share is not added",
+        "for (int64_t share = 1; share < shares;",
+        "for (int64_t share = 2; share < shares;",
+    ),
+    ("each share is counted in the first table", "workspace + share * stride;", "workspace;"),
+    ("smoothing is not in the sum", "total += counts[l * stride] + smoothing;", "total += counts[l * stride];"),
+    ("what has no count is nan", "total > 0 ? (counts", "total >= 0 ? (counts"),
+    (
+        "the prior is smoothed",
+        "divide(counts + at, num_classes, 1, 0,",
+        "divide(counts + at, num_classes, 1, smoothing,",
+    ),
+    ("softmax overflows", "std::exp(logits[k] - highest)", "std::exp(logits[k])"),
+    ("evidence is ignored", "if (evidence != nullptr) {", "if (false) {"),
+    ("the prior is ignored", "std::copy_n(log_prior, classes, logits);", "std::fill_n(logits, classes, 0.0);"),
+    ("the change is that of the last class", "change = std::max(change, std::fabs(", "change = (std::fabs("),
+]
+
 MUTANTS = [
     Mutant(name, file, old, new)
     for file, mutants in (
@@ -338,6 +364,7 @@ MUTANTS = [
         ("graph_build.cpp", _GRAPH),
         ("row_sort.h", _ROWS),
         ("names.cpp", _NAMES),
+        ("annotators.cpp", _ANNOTATORS),
         *TRANSLATION,
         *GATING,
     )

@@ -62,6 +62,7 @@ TESTS = {
     "gating": ["tests/ops/test_gating.py"],
     "rows": ["tests/ops/test_gating.py"],
     "streaming": ["tests/nn/test_streaming.py"],
+    "annotators": ["tests/ops/test_annotators.py"],
     "elementary": ["tests/ops/test_translation_training.py"],
 }
 # The copy comes first and the editable install's finder goes; examples are the same in each run and are not shrunk.

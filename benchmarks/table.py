@@ -20,6 +20,8 @@ NOTES = {
     "Gated blocks": "Sequences x frames x width. Arbitrators are included, except in torch's dense layer, which has"
     " none and computes every frame. frames/s counts all frames, kept or not.",
     "Streaming": "A call steps through all frames from an empty window. frames/s counts those of all streams.",
+    "Annotators": "Fifty iterations. labels/s counts each label in each iteration. The peak is the resident memory of a"
+    " fresh process that draws the labels and fits them, torch included. The labels are generated.",
     "Filtered ranking": "Heads and tails of every triple. Each call gets fresh random tables; drawing them is not"
     " timed, nor is preparing an index of the known triples, except where the triples are raw, as PyKEEN takes them.",
 }  # by title
@@ -49,8 +51,16 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
     ending = "_per_second"
     ours_info = (entry["extra_info"] for entry in benchmarks if entry["extra_info"]["engine"] == OURS)
     rates = list(dict.fromkeys(key for info in ours_info for key in info if key.endswith(ending)))
-    yield "| " + " | ".join(["what", OURS, *(key.removesuffix(ending) + "/s" for key in rates), *rivals]) + " |"
-    yield "|---|" + "---:|" * (len(rivals) + len(rates) + 1)
+    peaks = ["peak_gb"] if any("peak_gb" in entry["extra_info"] for entry in benchmarks) else []
+    names = [
+        "what",
+        OURS,
+        *(key.removesuffix(ending) + "/s" for key in rates),
+        *("peak memory" for _ in peaks),
+        *rivals,
+    ]
+    yield "| " + " | ".join(names) + " |"
+    yield "|---|" + "---:|" * (len(names) - 1)
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for entry in benchmarks:
         groups.setdefault(entry["group"], {})[entry["extra_info"]["engine"]] = entry
@@ -60,6 +70,7 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
         ours = by_engine[OURS]["stats"]["median"]
         info = by_engine[OURS]["extra_info"]
         cells = [group, duration(ours), *(rate(info[key]) if key in info else "" for key in rates)]
+        cells += [f"{info[key]:.3g} GB" if key in info else "" for key in peaks]
         for name in rivals:
             median = by_engine[name]["stats"]["median"] if name in by_engine else None
             cells.append("" if median is None else f"{duration(median)} ({median / ours:.3g}x)")

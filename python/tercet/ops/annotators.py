@@ -114,19 +114,20 @@ def dawid_skene(
     tolerance: float = 0.0,
     num_threads: int | None = None,
 ) -> DawidSkene:
-    """The likeliest model of Dawid and Skene, by expectation-maximisation from majority votes.
+    """Dawid and Skene's model by expectation-maximisation from majority votes: a local maximum of the likelihood.
 
-        counts[a, k, l] = sum of T[i, k] over the labels (i, a, l);  prior[k] ~ sum of T[i, k] over the items
+        counts[a, k, l] = sum of T[i, k] over the labels (i, a, l)
+        prior[k] ~ sum of T[i, k] over the items with labels
         confusions[a, k, l] = (counts[a, k, l] + smoothing) / sum over l of the same
         T[i, k] ~ prior[k] product of confusions[a, k, l] over the labels (i, a, l)
 
-    An annotator who labels an item twice counts twice. Computed on the CPU in float64, products by logarithms. Memory:
-    36 bytes a label, 24 num_classes an item, and up to 16 tables of 8 num_classes^2 bytes an annotator.
+    An annotator who labels an item twice counts twice. Computed on the CPU in float64, products by logarithms. Memory
+    follows num_labels, num_items x num_classes, and num_annotators x num_classes^2, of which there are up to 20 tables.
 
     Args:
         items, annotators, labels: integers [num_labels]: who said what of which, in any order.
         num_items, num_annotators, num_classes: default one more than the largest.
-        smoothing: added to each count; 0 is the maximum of the likelihood, which trusts few labels too far.
+        smoothing: added to each count; 0 maximises the likelihood, which trusts few labels too far.
         iterations: the most steps that compute T.
         tolerance: stop when no entry of T changes by more.
         num_threads: CPU threads, default torch's; the result does not depend on it.
