@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import time
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -58,10 +59,11 @@ def with_crowd_kit(items: Tensor, annotators: Tensor, labels: Tensor, size: Size
     aggregation = pytest.importorskip("crowdkit.aggregation", reason="crowd-kit is not installed")
     columns = {"task": items.numpy(), "worker": annotators.numpy(), "label": labels.numpy()}
     model = aggregation.DawidSkene(n_iter=ITERATIONS, tol=0)
-    probabilities = model.fit_predict_proba(pandas.DataFrame(columns))
-    posteriors = torch.zeros(size.num_items, size.num_classes, dtype=torch.float64)
-    posteriors[torch.from_numpy(probabilities.index.to_numpy())] = torch.from_numpy(probabilities.to_numpy().copy())
-    return posteriors
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it calls pandas in ways that pandas 3 deprecates
+        probabilities = model.fit_predict_proba(pandas.DataFrame(columns))
+    every = probabilities.reindex(index=range(size.num_items), columns=range(size.num_classes), fill_value=0.0)
+    return torch.from_numpy(every.to_numpy().copy())
 
 
 ENGINES: dict[str, Callable[[Tensor, Tensor, Tensor, Size], Tensor]] = {
