@@ -54,7 +54,7 @@ def bench_dawid_skene(benchmark: BenchmarkFixture, size: Size, name: str) -> Non
     if benchmark.enabled:
         benchmark.extra_info["labels_per_second"] = ITERATIONS * size.num_labels / benchmark.stats.stats.median
     if name == "tercet":
-        benchmark.extra_info.update(peak_gb(size))
+        benchmark.extra_info["peak_gb"] = peak_gb(size)
         return
     want = ENGINES["tercet"](*drawn(size), size)
     labelled = drawn(size)[0].unique()
