@@ -1,5 +1,14 @@
-"""Labels of dialogues: their format, and real data sets in it."""
+"""Labels of dialogues: their format, real data sets in it, how far annotators agree, how far a model can be trusted."""
 
+from tercet.labeling.agreement import (
+    Agreement,
+    AnnotatorAgreement,
+    Uncertain,
+    agreement,
+    consensus,
+    krippendorff_alpha,
+    least_certain,
+)
 from tercet.labeling.converters import CONVERTERS
 from tercet.labeling.dialogues import (
     FAILURE_POINTS,
@@ -15,25 +24,49 @@ from tercet.labeling.dialogues import (
     Turn,
 )
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
+from tercet.labeling.judgements import Item, Judgements, answers, judgements
 from tercet.labeling.reading import DialogueReader, write_dialogues
 from tercet.labeling.summary import Summary
+from tercet.labeling.trust import (
+    Threshold,
+    choose_threshold,
+    expected_calibration_error,
+    fit_temperature,
+    precision_lower_bound,
+)
 
 __all__ = [
     "CONVERTERS",
     "FAILURE_POINTS",
     "SPEAKERS",
     "TASKS",
+    "Agreement",
     "Annotation",
+    "AnnotatorAgreement",
     "Audio",
     "Dialogue",
     "DialogueReader",
     "Goal",
+    "Item",
+    "Judgements",
     "Labels",
     "Slot",
     "Summary",
+    "Threshold",
     "Trace",
     "Turn",
+    "Uncertain",
+    "agreement",
+    "answers",
+    "choose_threshold",
+    "consensus",
     "dialogue_from_json",
     "dialogue_to_json",
+    "expected_calibration_error",
+    "fit_temperature",
+    "judgements",
+    "krippendorff_alpha",
+    "least_certain",
+    "precision_lower_bound",
     "write_dialogues",
 ]
