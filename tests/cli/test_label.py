@@ -1,4 +1,4 @@
-"""`tercet label`: data sets into the format, files of it checked."""
+"""`tercet label`: data sets into the format, files of it checked, annotators compared."""
 
 from __future__ import annotations
 
@@ -78,6 +78,53 @@ def test_malformed_lines(tmp_path: Path) -> None:
     assert "1 malformed lines skipped" in said
 
 
+@pytest.fixture
+def annotated(tmp_path: Path) -> Path:
+    path = tmp_path / "annotated.jsonl"
+    path.write_text(json.dumps(a_dialogue()))
+    return path
+
+
+def test_agree(annotated: Path) -> None:
+    found = json.loads(run("agree", annotated, "--json"))
+    assert found["file"] == str(annotated)
+    assert found["left_out"] == {"intents": "annotators must be two or more, got 'ann'"}
+    (task,) = found["tasks"]
+    assert task == "defects"
+    figures = found["tasks"][task]
+    for name in ("ann", "bob"):
+        annotator = figures["annotators"].pop(name)
+        assert 0 < annotator.pop("accuracy") < 1
+        assert annotator == {"judgements": 4, "compared": 4, "agreement": 0.75}
+    assert figures.pop("annotators") == {}
+    assert figures == {"judgements": 8, "items": 4, "compared_items": 4, "pairwise": 0.75, "alpha": pytest.approx(0)}
+    assert json.loads(run("agree", annotated, "--task", "defects", "--json"))["tasks"].keys() == {"defects"}
+    printed = " ".join(run("agree", annotated).split())
+    assert "0.750" in printed
+    assert "intents: annotators must be two or more, got 'ann'" in printed
+
+
+def test_agree_names_what_to_annotate_again(annotated: Path) -> None:
+    (one,) = json.loads(run("agree", annotated, "--budget", "1", "--json"))["next"]
+    assert 0.5 <= one.pop("confidence") < 1
+    assert one.pop("label") in ("none", "defect")
+    assert one == {"task": "defects", "dialogue": "call-1", "place": [1], "judgements": 2}
+    assert len(json.loads(run("agree", annotated, "--budget", "9", "--json"))["next"]) == 4
+    printed = run("agree", annotated, "--budget", "2")
+    assert printed.count("call-1") == 2
+
+
+def test_agree_shows_those_who_agree_least(annotated: Path) -> None:
+    dialogue = a_dialogue() | {"annotations": [{"annotator": f"[{n}]", "defects": []} for n in range(30)]}
+    dialogue["annotations"].append({"annotator": "odd", "defects": [0, 1]})
+    annotated.write_text(json.dumps(dialogue))
+    printed = run("agree", annotated)
+    assert "odd" in printed
+    assert "[0]" in printed
+    assert "[29]" not in printed
+    assert "and 11 who agree more; --json has all" in printed
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -88,20 +135,30 @@ def test_malformed_lines(tmp_path: Path) -> None:
         (["check", "{tmp}/none.jsonl"], "tercet: {tmp}/none.jsonl: no such file"),
         (["check", "{tmp}/twice.jsonl"], "tercet.Summary: ids must differ, got two dialogues with id 'call-1'"),
         (["check", "{tmp}/bad.jsonl"], "tercet: {tmp}/bad.jsonl:1: id is missing"),
+        (["agree", "{tmp}/bad.jsonl"], "tercet: {tmp}/bad.jsonl:1: id is missing"),
+        (["agree", "{tmp}/twice.jsonl"], "tercet.Summary: ids must differ, got two dialogues with id 'call-1'"),
+        (["agree", "{tmp}/once.jsonl", "--task", "intent"], "tercet: --task must be one of goals, defects, intents, slots, transcription, failure_point, got 'intent'"),
+        (["agree", "{tmp}/once.jsonl", "--task", "intents"], "tercet: {tmp}/once.jsonl: intents: annotators must be two or more, got 'ann'"),
+        (["agree", "{tmp}/once.jsonl", "--task", "slots", "--task", "defects"], "tercet: {tmp}/once.jsonl: slots: no annotator has labels of it"),
+        (["agree", "{tmp}/plain.jsonl"], "tercet: {tmp}/plain.jsonl: no annotator has labels of any task"),
     ],
 )  # fmt: skip
 def test_errors_take_one_line(
     args: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "twice.jsonl").write_text(f"{json.dumps(a_dialogue())}\n" * 2)
+    (tmp_path / "once.jsonl").write_text(json.dumps(a_dialogue()))
+    (tmp_path / "plain.jsonl").write_text(json.dumps(a_dialogue() | {"annotations": []}))
     (tmp_path / "bad.jsonl").write_text("{}\n")
+    before = sorted(tmp_path.iterdir())
     monkeypatch.setattr(sys, "argv", ["tercet", "label", *(arg.replace("{tmp}", str(tmp_path)) for arg in args)])
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err == message.replace("{tmp}", str(tmp_path)) + "\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "twice.jsonl"]
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_help_has_examples() -> None:
     assert "tercet label convert sgd" in " ".join(run("convert", "--help").split())
     assert "tercet label check" in " ".join(run("check", "--help").split())
+    assert "tercet label agree" in " ".join(run("agree", "--help").split())
