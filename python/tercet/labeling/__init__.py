@@ -23,6 +23,7 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
 from tercet.labeling.reading import DialogueReader, write_dialogues
@@ -44,6 +45,7 @@ __all__ = [
     "Annotation",
     "AnnotatorAgreement",
     "Audio",
+    "Component",
     "Dialogue",
     "DialogueReader",
     "Goal",
@@ -63,6 +65,8 @@ __all__ = [
     "dialogue_from_json",
     "dialogue_to_json",
     "expected_calibration_error",
+    "failure_point",
+    "failure_point_of_assistant",
     "fit_temperature",
     "judgements",
     "krippendorff_alpha",
