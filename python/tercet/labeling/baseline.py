@@ -114,7 +114,7 @@ class _Vectors:
 
 def _documents(dialogues: Sequence[Dialogue], of_dialogue: Sequence[int], places: Sequence[Place]) -> list[list[str]]:
     """[num_fields][num_items]; what a place is says which fields there are."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for number, place in zip(of_dialogue, places, strict=True):
         turns = dialogues[number].turns
         if not place:

@@ -17,9 +17,9 @@ from torch import Tensor
 from tercet.evaluation.bootstrap import Difference, paired_bootstrap
 from tercet.labeling.dialogues import Dialogue
 from tercet.labeling.judgements import Place
-from tercet.labeling.metrics import DETECTION_FIGURES, detection_counts, detection_figures
+from tercet.labeling.metrics import DETECTION_FIGURES, detection_counts, detection_figures, f1
 from tercet.labeling.predictions import Classes, Prediction
-from tercet.labeling.questions import TASKS_OF_CLASSES, Questions, questions
+from tercet.labeling.questions import NOTHING, TASKS_OF_CLASSES, Questions, questions
 
 POSITIVE = {"goals": "reached", "defects": "defect"}  # tasks of one question; the others ask for each class
 NAMES = {"goals": "goal_success"}  # in results, where they differ from the task
@@ -67,13 +67,14 @@ class Detection:
 
         The surest half is that of all items in every resample.
         """
+
+        def figure(name: str) -> Callable[[Tensor], Tensor]:
+            return lambda counts: detection_figures(counts)[name]
+
         return {
-            name: paired_bootstrap(
-                self.counts, other.counts, lambda counts, name=name: detection_figures(counts)[name],
-                resamples=resamples, seed=seed,
-            )
+            name: paired_bootstrap(self.counts, other.counts, figure(name), resamples=resamples, seed=seed)
             for name in DETECTION_FIGURES
-        }  # fmt: skip
+        }
 
 
 def folds_of(num_dialogues: int, folds: int, seed: int) -> list[Tensor]:
@@ -235,7 +236,19 @@ class _Task:
         head = {"items": len(asked), "left_out": asked.left_out}
         if asked.task in POSITIVE:
             return head | by_class[POSITIVE[asked.task]]
-        return head | {"classes": by_class}
+        return head | self._of_likeliest() | {"classes": by_class}
+
+    def _of_likeliest(self) -> dict[str, Any]:
+        """Of the likeliest class of each item, over all classes."""
+        made: dict[str, Any] = {}
+        for who, (predictions, classes) in self.systems.items():
+            scores = torch.stack([scores_of(self.asked, name, predictions, classes) for name in self.asked.classes])
+            if not scores.isnan().any():
+                figures = _figures_of_classes(self.asked, scores.argmax(0).expand_as(self.asked.gold))
+                made |= {who: figures} if who else figures
+        if self.asked.human is not None:
+            made["human"] = _figures_of_classes(self.asked, self.asked.human)
+        return made
 
     def _of_class(self, name: str) -> dict[str, Any]:
         scores = {who: scores_of(self.asked, name, *made) for who, made in self.systems.items()}
@@ -272,6 +285,17 @@ def _detection(
         scores=scores,
         thresholds=thresholds,
     )
+
+
+def _figures_of_classes(asked: Questions, labels: Tensor) -> dict[str, float]:
+    """Of labels [num_draws, num_items]: accuracy where there is gold, mean F1 of classes; both averaged over draws."""
+    known = asked.gold != NOTHING
+    accuracy = ((labels == asked.gold) & known).sum(1) / known.sum(1).clamp(min=1)
+    by_class = []
+    for number in range(len(asked.classes)):
+        gold, predicted = asked.gold == number, (labels == number) & known
+        by_class.append(f1(torch.stack([(gold & predicted).sum(1), predicted.sum(1), gold.sum(1)], 1).double()))
+    return {"accuracy": float(accuracy.double().mean()), "macro_f1": float(torch.stack(by_class).mean())}
 
 
 def _means(counts: Tensor) -> dict[str, float]:

@@ -223,7 +223,7 @@ def macro_f1(counts: Mapping[str, Tensor]) -> float:
     return float(f1(torch.stack([*counts.values()])).mean()) if counts else 0.0
 
 
-def _boundaries(labels: Labels, turns: Sequence[Turn]) -> set[Hashable] | None:
+def _boundaries(labels: Labels, turns: Sequence[Turn]) -> Collection[Hashable] | None:
     goals = _turns_of_goals(labels)
     return None if goals is None else {goal[0] for goal in goals} - {0}
 
