@@ -36,7 +36,7 @@ class TfidfRidge:
         Salton, Buckley: Term-weighting Approaches in Automatic Text Retrieval, 1988.
     """
 
-    def __init__(self, alpha: float = 1.0) -> None:
+    def __init__(self, alpha: float = 2.0) -> None:
         self.alpha = alpha
         self.classes = Classes()
         self._models: dict[str, tuple[_Vectors, Any, tuple[str, ...]]] = {}
