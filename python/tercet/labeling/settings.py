@@ -24,6 +24,7 @@ class ModelSettings:
             encoder; None: the small one.
         tune_encoder: whether that encoder is trained too, or stays as it is.
         dropout: in training.
+        feedback: whether feedback signals are inputs; not where they are what labels come from.
 
     Raises:
         ValueError: a setting is out of range.
@@ -41,6 +42,7 @@ class ModelSettings:
     encoder: str | None = None
     tune_encoder: bool = True
     dropout: float = 0.1
+    feedback: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
