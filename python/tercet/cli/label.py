@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.label_eval import eval_command
 from tercet.labeling import (
     CONVERTERS,
     TASKS,
@@ -34,6 +35,7 @@ from tercet.labeling import (
 from tercet.labeling.reading import check_suffix
 
 app = typer.Typer(no_args_is_help=True, help="Label dialogues: their format, and real data sets in it.")
+app.command("eval", epilog="Example: tercet label eval --data stc3.jsonl --folds 5 --seed 1 --json")(eval_command)
 
 _SETS = ", ".join(CONVERTERS)
 _SHOWN_NAMES = 6  # of a task, the most frequent
