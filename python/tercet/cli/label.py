@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.label_eval import eval_command
 from tercet.cli.label_report import report_command
 from tercet.labeling import (
     CONVERTERS,
@@ -35,6 +36,7 @@ from tercet.labeling import (
 from tercet.labeling.reading import check_suffix
 
 app = typer.Typer(no_args_is_help=True, help="Label dialogues: their format, and real data sets in it.")
+app.command("eval", epilog="Example: tercet label eval --data stc3.jsonl --folds 5 --seed 1 --json")(eval_command)
 app.command("report", epilog="Example: tercet label report labelled.jsonl --out labelled.html")(report_command)
 
 _SETS = ", ".join(CONVERTERS)

@@ -16,7 +16,7 @@ from tercet.cli.common import Json, Seed, Threads, print_json, set_up
 from tercet.cli.progress import Bar
 from tercet.labeling.baseline import TfidfRidge
 from tercet.labeling.dialogues import Dialogue
-from tercet.labeling.evaluating import NAMES, POSITIVE, Predictor, evaluate
+from tercet.labeling.evaluating import Predictor, evaluate
 from tercet.labeling.metrics import DETECTION_FIGURES
 from tercet.labeling.reading import DialogueReader
 from tercet.labeling.settings import ModelSettings, TrainingSettings
@@ -71,28 +71,29 @@ def eval_command(
 
 
 def show(found: dict[str, Any], console: Console) -> None:
-    """A table of every task; of classes, each class is a row."""
+    """A table of every task, and the figures of goals, slots and transcriptions against gold."""
     for task, figures in found.items():
-        table = Table(task, *DETECTION_FIGURES, title_justify="left")
-        if task in [NAMES.get(name, name) for name in POSITIVE]:
-            _add_rows(table, "", figures)
-        else:
-            for name, own in figures["classes"].items():
-                _add_rows(table, f"{name}: ", own)
-        console.print(table)
+        classes = figures.get("classes", {"": figures} if "accuracy" in figures else {})
+        if not classes:
+            console.print(f"{task}: {_line(figures)}", soft_wrap=True)
+            continue
+        others = [who for who in _OTHERS if who in next(iter(classes.values()))]
+        table = Table(task, "model", *others)
         if "macro_f1" in figures:
-            words = [f"{who or 'model'} {part['accuracy']:.3f} / {part['macro_f1']:.3f}" for who, part in
-                     {"": figures, **{who: figures[who] for who in _OTHERS if who in figures}}.items()]  # fmt: skip
-            console.print(f"{task}, likeliest class: accuracy / macro F1: {', '.join(words)}", soft_wrap=True)
+            for name in ("accuracy", "macro_f1"):
+                own = (f"{figures[who][name]:.3f}" if who in figures else "" for who in others)
+                table.add_row(f"likeliest: {name}", f"{figures[name]:.3f}", *own)
+        for name, own in classes.items():
+            for each in DETECTION_FIGURES:
+                words = (_beside(own[who], each) if who in own else "" for who in others)
+                table.add_row(Text(f"{name} {each}".strip()), f"{own[each]:.3f}", *words)
+        console.print(table)
     console.print("in brackets: the 95 % interval of the model's figure less this one, by a paired bootstrap")
 
 
-def _add_rows(table: Table, name: str, figures: dict[str, Any]) -> None:
-    table.add_row(Text(f"{name}model"), *(f"{figures[each]:.3f}" for each in DETECTION_FIGURES))
-    for who in _OTHERS:
-        if who in figures:
-            cells = (_beside(figures[who], each) for each in DETECTION_FIGURES)
-            table.add_row(Text(f"{name}{who}"), *cells)
+def _line(figures: dict[str, Any]) -> str:
+    values = ((name, each["f1"] if isinstance(each, dict) and "f1" in each else each) for name, each in figures.items())
+    return ", ".join(f"{name} {value:.3f}" for name, value in values if isinstance(value, float))
 
 
 def _beside(figures: dict[str, Any], name: str) -> str:

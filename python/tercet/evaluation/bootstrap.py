@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -35,19 +35,19 @@ class Difference:
 def paired_bootstrap(
     ours: Tensor,
     theirs: Tensor,
-    figure: Callable[[Tensor], Tensor],
+    figures: Callable[[Tensor], Mapping[str, Tensor]],
     *,
     resamples: int = 10_000,
     seed: int = 0,
-) -> Difference:
-    """A figure of sums, ours less theirs, with its interval: units are drawn with replacement, the same ones for both.
+) -> dict[str, Difference]:
+    """Figures of sums, ours less theirs, with intervals: units are drawn with replacement, the same ones for both.
 
     Cost: resamples x num_units multiply-adds for each repetition and count; memory does not grow with the resamples.
 
     Args:
         ours, theirs: floats [..., num_units, num_counts]: what each unit (a dialogue) adds to the counts. Leading
-            dimensions are repetitions (of a gold standard that is drawn, say), over which the figure is averaged.
-        figure: takes counts [..., num_counts], gives the figure [...].
+            dimensions are repetitions (of a gold standard that is drawn, say), over which figures are averaged.
+        figures: takes counts [..., num_counts], gives figures [...] by name.
         resamples: how many.
         seed: of the units that are drawn.
 
@@ -60,10 +60,10 @@ def paired_bootstrap(
 
     Example:
         >>> def share(counts):
-        ...     return counts[..., 0] / counts[..., 1]
+        ...     return {"share": counts[..., 0] / counts[..., 1]}
         >>> right = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
         >>> wrong = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
-        >>> found = paired_bootstrap(right, wrong, share)
+        >>> found = paired_bootstrap(right, wrong, share)["share"]
         >>> found.difference, found.low, found.high
         (0.25, 0.0, 0.75)
     """
@@ -85,21 +85,24 @@ def paired_bootstrap(
     num_units = ours.shape[-2]
     generator = torch.Generator().manual_seed(seed)
 
-    def mean_of(counts: Tensor, weights: Tensor) -> Tensor:
-        """The figure, by row of weights [num_rows, num_units]."""
-        values = figure(weights @ counts)
-        return values.reshape(-1, len(weights)).mean(0)
+    def means(counts: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Figures by row of weights [num_rows, num_units]."""
+        made = figures(weights @ counts)
+        return {name: values.reshape(-1, len(weights)).mean(0) for name, values in made.items()}
 
-    parts = []
-    for start in range(0, resamples, _PART):
-        size = min(_PART, resamples - start)
-        drawn = torch.randint(num_units, (size, num_units), generator=generator)
-        weights = torch.zeros(size, num_units, dtype=torch.float64)
-        weights.scatter_add_(1, drawn, torch.ones_like(weights))
-        parts.append(mean_of(ours, weights) - mean_of(theirs, weights))
-    differences = torch.cat(parts)
-    low, high = differences.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     everyone = torch.ones(1, num_units, dtype=torch.float64)
-    first, second = float(mean_of(ours, everyone)), float(mean_of(theirs, everyone))
-    share = float((differences <= 0).double().mean())
-    return Difference(first, second, first - second, low, high, share)
+    first, second = means(ours, everyone), means(theirs, everyone)
+    drawn: dict[str, list[Tensor]] = {name: [] for name in first}
+    for start in range(0, resamples, _PART):
+        units = torch.randint(num_units, (min(_PART, resamples - start), num_units), generator=generator)
+        weights = torch.zeros(units.shape, dtype=torch.float64)
+        weights.scatter_add_(1, units, torch.ones_like(weights))
+        own, other = means(ours, weights), means(theirs, weights)
+        for name, parts in drawn.items():
+            parts.append(own[name] - other[name])
+    return {name: _difference(float(first[name]), float(second[name]), torch.cat(drawn[name])) for name in first}
+
+
+def _difference(ours: float, theirs: float, resampled: Tensor) -> Difference:
+    low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Difference(ours, theirs, ours - theirs, low, high, float((resampled <= 0).double().mean()))

@@ -17,7 +17,8 @@ from torch import Tensor
 from tercet.evaluation.bootstrap import Difference, paired_bootstrap
 from tercet.labeling.dialogues import Dialogue
 from tercet.labeling.judgements import Place
-from tercet.labeling.metrics import DETECTION_FIGURES, detection_counts, detection_figures, f1
+from tercet.labeling.matching import matching_figures
+from tercet.labeling.metrics import detection_counts, detection_figures, f1
 from tercet.labeling.predictions import Classes, Prediction
 from tercet.labeling.questions import NOTHING, TASKS_OF_CLASSES, Questions, questions
 
@@ -67,14 +68,7 @@ class Detection:
 
         The surest half is that of all items in every resample.
         """
-
-        def figure(name: str) -> Callable[[Tensor], Tensor]:
-            return lambda counts: detection_figures(counts)[name]
-
-        return {
-            name: paired_bootstrap(self.counts, other.counts, figure(name), resamples=resamples, seed=seed)
-            for name in DETECTION_FIGURES
-        }
+        return paired_bootstrap(self.counts, other.counts, detection_figures, resamples=resamples, seed=seed)
 
 
 def folds_of(num_dialogues: int, folds: int, seed: int) -> list[Tensor]:
@@ -185,7 +179,8 @@ def evaluate(
         JSON, by task: goal_success and defects hold DETECTION_FIGURES, and the same under `agreed` (items whose three
         annotators agree), `human` and `baseline`, each with its own `agreed` and, as `below`, how far each figure is
         below ours; intents and failure_point hold accuracy and macro_f1 of the likeliest class, and the former by
-        class under `classes`. Tasks without labels or predictions are absent.
+        class under `classes`. Of gold labels also what `matching_figures` gives. Tasks without labels or predictions
+        are absent.
 
     Raises:
         ValueError: an argument is out of range, or no task has both labels and predictions.
@@ -203,11 +198,12 @@ def evaluate(
         found = _Task(asked, systems, parts, len(dialogues), resamples, seed).results()
         if found:
             results[NAMES.get(task, task)] = found
-    if not results:
+    matched = matching_figures(dialogues, *systems[""], resamples=resamples, seed=seed)
+    if not results and not matched:
         raise ValueError(
             "tercet.evaluate: no task has both predictions and items that are labelled, or judged by three annotators"
         )
-    return results
+    return results | matched
 
 
 class _Task:
