@@ -195,9 +195,9 @@ def markdown(made: dict[str, Any]) -> str:
         "# Corrected transcription of DSTC2",
         "",
         f"Word error rates on the {made['calls']:,} calls of test, {made['turns']:,} turns; trained on train,"
-        " thresholds chosen on dev. What systems and spellings are: `benchmarks/bench_labels_dstc2.py`. In brackets the 95 %"
-        " interval of the difference to the live text, by a paired bootstrap over calls. Changed, better, worse: shares"
-        " of turns whose text in one spelling is another one, has fewer word errors, has more.",
+        " thresholds chosen on dev. What systems and spellings are: `benchmarks/bench_labels_dstc2.py`. In brackets the"
+        " 95 % interval of the difference to the live text, by a paired bootstrap over calls. Changed, better, worse:"
+        " shares of turns whose text in one spelling is another one, has fewer word errors, has more.",
         "",
         f"- machine: {made['machine']}, shared with other work",
         f"- command: `{made['command']}`",

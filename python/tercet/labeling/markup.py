@@ -14,14 +14,17 @@ solid #d5d9de}h3{font-size:1rem;margin:1.4rem 0 .4rem}p,li{max-width:60rem}.quie
 th,td{padding:.28rem .6rem;border-bottom:1px solid #e4e7eb;text-align:left;vertical-align:top}
 thead th{border-bottom:1px solid #aab2bb;font-weight:600;vertical-align:bottom}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.cell{text-align:center;font-variant-numeric:tabular-nums;min-width:2.2rem}
-th.slanted{font-weight:500;max-width:7rem;overflow-wrap:anywhere}
+td.cell{text-align:center;white-space:nowrap;font-variant-numeric:tabular-nums;min-width:2.2rem}
+div.upright{font-weight:500;writing-mode:vertical-rl;transform:rotate(180deg);max-height:11rem;text-align:left;
+padding:.6rem .28rem;border-bottom:0}
 details{margin:.6rem 0;border:1px solid #dfe3e8;border-radius:6px;padding:.5rem .9rem}summary{cursor:pointer;
-font-weight:600}.turn{white-space:pre-wrap;overflow-wrap:anywhere;min-width:16rem}.system td.turn{color:#4a5560}
+font-weight:600}.turn{white-space:pre-wrap;overflow-wrap:anywhere;min-width:16rem}.notes{min-width:9rem}
+.system td.turn{color:#4a5560}
 mark{background:#fdeebd;border-radius:3px;padding:0 .15rem}mark small{color:#7a5b00;margin-left:.2rem}
 .label{display:inline-block;border-radius:3px;padding:0 .35rem;margin:0 .25rem .15rem 0;background:#e8edf4}
 .right{background:#dff1e1}.wrong{background:#fbe0dc}.sure{color:#5c6670;font-size:.85em;margin-left:.25rem}
-.gold{color:#a1291b;font-size:.88em}figure{display:inline-block;margin:.3rem 1.2rem .8rem 0;vertical-align:top}
+.gold{color:#a1291b;font-size:.88em;white-space:nowrap}
+figure{display:inline-block;margin:.3rem 1.2rem .8rem 0;vertical-align:top}
 figcaption{font-size:.88rem;font-weight:600}svg text{font:11px system-ui,Arial,sans-serif;fill:#4a5560}
 nav a{margin-right:1rem}a{color:#1c5fa8}
 """
@@ -79,23 +82,25 @@ def confusion_table(counts: Mapping[tuple[str, str], int], names: Sequence[str])
 
     Args:
         counts: by name (gold, given).
-        names: of rows and columns, in order.
+        names: of rows and columns, in order; those that are in none of the counts have none.
     """
-    head = "".join(f'<th class="slanted">{escape(name)}</th>' for name in names)
+    columns = [name for name in names if any(counts.get((gold, name)) for gold in names)]
+    head = "".join(f'<th><div class="upright">{escape(name)}</div></th>' for name in columns)
     rows = []
     for gold in names:
-        own = [counts.get((gold, name), 0) for name in names]
+        own = [counts.get((gold, name), 0) for name in columns]
         whole = sum(own)
         cells = []
-        for name, count in zip(names, own, strict=True):
+        for name, count in zip(columns, own, strict=True):
             share = count / whole if whole else 0.0
             color = f"rgba({'46,125,50' if name == gold else '198,64,42'},{0.75 * share:.3f})"
-            ink = ";color:#fff" if share > 0.8 else ""
+            ink = ";color:#fff" if share > 0.7 else ""
             cells.append(f'<td class="cell" style="background:{color}{ink}">{f"{count:,}" if count else ""}</td>')
-        rows.append(f"<tr><th>{escape(gold)}</th>{''.join(cells)}<td class=number>{whole:,}</td></tr>")
+        if whole:
+            rows.append(f'<tr><th>{escape(gold)}</th>{"".join(cells)}<td class="number">{whole:,}</td></tr>')
     return (
-        f'<div class="wide"><table><thead><tr><th>gold \\ given</th>{head}<th class="number">all</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="wide"><table><thead><tr><th>gold, by what was given</th>{head}<th class="number">all</th></tr>'
+        f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

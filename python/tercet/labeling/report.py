@@ -22,6 +22,7 @@ from tercet.labeling.dialogues import TASKS, Dialogue, Labels
 from tercet.labeling.judgements import Place, answers
 
 _NEGATIVE = {"goals": "no goal", "defects": "none", "slots": ""}  # the label of what need not be named
+_ABSTAINED, _OTHERS = "(abstained)", "(others)"
 _NAMES = 16  # in a table of confusions
 _POINTS = 200  # of a curve
 _ERRORS = 20  # that are listed
@@ -81,7 +82,7 @@ class TaskComparison:
             self.gold += gold != nothing
             self.right += named and given == gold
             self.judged += named
-            self.confusions[gold, "(abstained)" if given is None else given] += 1
+            self.confusions[gold, _ABSTAINED if given is None else given] += 1
             if named and confidence is not None and given is not None:
                 self.scored.append((confidence, given == gold))
                 if given != gold:
@@ -281,13 +282,16 @@ def _confusions(task: str, each: TaskComparison) -> Iterator[str]:
     for (gold, given), count in each.confusions.items():
         counts[gold] += count
         counts[given] += count * (gold != given)
+    last = [name for name in (_NEGATIVE.get(task), _ABSTAINED) if name is not None and counts.pop(name, 0)]
     names = [name for name, _ in counts.most_common(_NAMES)]
+    kept = {*names, *last}
     folded: Counter[tuple[str, str]] = Counter()
     for (gold, given), count in each.confusions.items():
-        pair = (gold if gold in names else "(others)", given if given in names else "(others)")
-        folded[pair[0] or "(none)", pair[1] or "(none)"] += count
-    shown = [name or "(none)" for name in names] + ["(others)"] * (len(counts) > _NAMES)
-    yield markup.folded(f"{task}: {len(counts)} names", markup.confusion_table(folded, shown), opened=True)
+        pair = (name if name in kept else _OTHERS for name in (gold, given))
+        folded[tuple(name or "(none)" for name in pair)] += count  # type: ignore[index]
+    shown = [name or "(none)" for name in (*names, *([_OTHERS] if len(counts) > _NAMES else []), *last)]
+    most = f", the {_NAMES} most frequent shown" if len(counts) > _NAMES else ""
+    yield markup.folded(f"{task}: {len(counts)} names{most}", markup.confusion_table(folded, shown), opened=True)
 
 
 def _dialogue(dialogue: Dialogue, annotator: str, *, opened: bool) -> str:
@@ -299,9 +303,7 @@ def _dialogue(dialogue: Dialogue, annotator: str, *, opened: bool) -> str:
             instead = gold if gold not in (None, given, _NEGATIVE.get(task)) else None
             if task in ("goals", "slots") or (given in (None, _NEGATIVE.get(task)) and instead is None):
                 continue
-            name = {"transcription": "said: ", "defects": ""}.get(task, "") + (
-                "(abstained)" if given is None else given
-            )
+            name = {"transcription": "said: ", "defects": ""}.get(task, "") + (_ABSTAINED if given is None else given)
             by_turn.setdefault(place[0], []).append(markup.label(name, sure, right=right, gold=instead))
     rows = []
     slots = {each.place: each for each in found.get("slots", ())}
@@ -313,10 +315,12 @@ def _dialogue(dialogue: Dialogue, annotator: str, *, opened: bool) -> str:
             f'<tr class="{turn.speaker}"><td class="number">{number}</td><td>{turn.speaker}</td>'
             f'<td class="turn">{text}</td><td>{goals}</td><td>{labels}</td></tr>'
         )
-    head = '<tr><th class="number">turn</th><th>speaker</th><th>text</th><th>goals</th><th>labels</th></tr>'
+    head = (
+        '<tr><th class="number">turn</th><th>speaker</th><th>text</th><th>goals</th><th class="notes">labels</th></tr>'
+    )
     outcomes = [
         markup.label(
-            f"{_turns(place)}: {'(abstained)' if given is None else given}", sure,
+            f"{_turns(place)}: {_ABSTAINED if given is None else given}", sure,
             right=None if gold is None or given is None else gold == given, gold=None if gold == given else gold,
         )
         for place, gold, given, sure in found.get("goals", ())
