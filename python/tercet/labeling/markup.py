@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape as escape
 
 _STYLE = """
 body{font:15px/1.45 system-ui,"Segoe UI",Helvetica,Arial,sans-serif;color:#1f2328;background:#fff;max-width:72rem;
@@ -14,7 +14,7 @@ solid #d5d9de}h3{font-size:1rem;margin:1.4rem 0 .4rem}p,li{max-width:60rem}.quie
 th,td{padding:.28rem .6rem;border-bottom:1px solid #e4e7eb;text-align:left;vertical-align:top}
 thead th{border-bottom:1px solid #aab2bb;font-weight:600;vertical-align:bottom}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.cell{text-align:center;white-space:nowrap;font-variant-numeric:tabular-nums;min-width:2.2rem}
+td.cell{padding:.28rem .3rem;text-align:center;white-space:nowrap;font-variant-numeric:tabular-nums;min-width:2.2rem}
 div.upright{font-weight:500;writing-mode:vertical-rl;transform:rotate(180deg);max-height:11rem;text-align:left;
 padding:.6rem .28rem;border-bottom:0}
 details{margin:.6rem 0;border:1px solid #dfe3e8;border-radius:6px;padding:.5rem .9rem}summary{cursor:pointer;
@@ -26,8 +26,14 @@ mark{background:#fdeebd;border-radius:3px;padding:0 .15rem}mark small{color:#7a5
 .gold{color:#a1291b;font-size:.88em;white-space:nowrap}
 figure{display:inline-block;margin:.3rem 1.2rem .8rem 0;vertical-align:top}
 figcaption{font-size:.88rem;font-weight:600}svg text{font:11px system-ui,Arial,sans-serif;fill:#4a5560}
-nav a{margin-right:1rem}a{color:#1c5fa8}
 """
+
+_CONTROL = {code: "\ufffd" for code in (*range(32), 127) if chr(code) not in "\t\n"}  # no text in HTML
+
+
+def escape(text: str) -> str:
+    """Text as HTML shows it."""
+    return html.escape(text.translate(_CONTROL))
 
 
 def page(title: str, parts: Iterable[str]) -> str:
