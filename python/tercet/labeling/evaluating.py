@@ -29,7 +29,10 @@ NAMES = {"goals": "goal_success"}  # in results, where they differ from the task
 class Predictor(Protocol):
     """What `evaluate` tests: `LabelModel`, `TfidfRidge`, or anything else that was fitted."""
 
-    classes: Classes
+    @property
+    def classes(self) -> Classes:
+        """The names that `predict` speaks of, by task."""
+        ...
 
     def predict(self, dialogues: Sequence[Dialogue]) -> list[Prediction]:
         """Of each dialogue."""

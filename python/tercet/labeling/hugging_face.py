@@ -125,15 +125,15 @@ class HuggingFaceEncoder(TextEncoder):
     def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tune):
             if not self.packed:
-                out: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-                return out
+                whole: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+                return whole
             from tercet.integrations.transformers import count_compute
 
             layers = self.model.config.num_hidden_layers
             on = (mask > 0).expand(layers, 2, *mask.shape)
             with count_compute(self.model, on):
-                out = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-            return out
+                packed: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return packed
 
 
 def open_encoder(settings: ModelSettings, folder: Path, *, weights: bool) -> tuple[TokenReader, HuggingFaceEncoder]:
