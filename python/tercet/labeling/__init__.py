@@ -26,6 +26,7 @@ from tercet.labeling.dialogues import (
     Turn,
 )
 from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
+from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
 from tercet.labeling.model import LabelModel
@@ -62,6 +63,7 @@ __all__ = [
     "Dialogue",
     "DialogueReader",
     "Epoch",
+    "GenerationReport",
     "Goal",
     "Item",
     "Judgements",
@@ -91,6 +93,7 @@ __all__ = [
     "failure_point",
     "failure_point_of_assistant",
     "fit_temperature",
+    "generate",
     "judgements",
     "krippendorff_alpha",
     "least_certain",
@@ -98,6 +101,7 @@ __all__ = [
     "precision_lower_bound",
     "pretrain",
     "save_model",
+    "thresholds_of",
     "train",
     "write_dialogues",
 ]
