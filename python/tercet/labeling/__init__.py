@@ -25,6 +25,7 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
 from tercet.labeling.model import LabelModel
@@ -60,6 +61,7 @@ __all__ = [
     "Dialogue",
     "DialogueReader",
     "Epoch",
+    "GenerationReport",
     "Goal",
     "Item",
     "Judgements",
@@ -87,6 +89,7 @@ __all__ = [
     "dialogue_to_json",
     "expected_calibration_error",
     "fit_temperature",
+    "generate",
     "judgements",
     "krippendorff_alpha",
     "least_certain",
@@ -94,6 +97,7 @@ __all__ = [
     "precision_lower_bound",
     "pretrain",
     "save_model",
+    "thresholds_of",
     "train",
     "write_dialogues",
 ]
