@@ -16,6 +16,7 @@ done, it writes benchmarks/results/labels_stc3.json and labels_stc3.md.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -141,12 +142,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.data is None:
-        import conftest  # of the checkout: where real data lie
-
-        folder = conftest.data_folder()
+        folder = os.environ.get("TERCET_DATA")
         if folder is None:
             parser.error("TERCET_DATA is not set: give --data")
-        options.data = folder / "dialogue" / "stc3_dch1"
+        options.data = Path(folder) / "dialogue" / "stc3_dch1"
     dialogues = list(CONVERTERS["stc3"](options.data))
     options.work.mkdir(parents=True, exist_ok=True)
     training = replace(TRAINING, seed=options.seed, epochs=options.epochs)
