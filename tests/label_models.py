@@ -27,7 +27,9 @@ SONGS = ("jazz", "rock", "blues", "polka")
 NAMES = ("play", "stop")
 
 
-def music(number: int, tasks: tuple[str, ...] = ("goals", "defects", "intents", "slots", "transcription", "failure_point")) -> Dialogue:
+def music(
+    number: int, tasks: tuple[str, ...] = ("goals", "defects", "intents", "slots", "transcription", "failure_point")
+) -> Dialogue:
     """A user asks for music, which may be heard wrong; whoever is understood gets it, whoever is not asks to stop."""
     rng = np.random.default_rng(number)
     song, wrong = SONGS[rng.integers(4)], bool(rng.integers(2))
@@ -67,11 +69,20 @@ def tiny_bert(folder: Path, *, places: int = 40) -> Path:
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"play some please stop i do not know that here is thank you bye".split(), *SONGS]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        *["play", "some", "please", "stop", "i", "do", "not", "know", "that", "here", "is", "thank", "you", "bye"],
+        *SONGS,
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     )

@@ -17,8 +17,8 @@ from tercet.labeling import (
     TASKS,
     Annotation,
     Dialogue,
-    Labels,
     LabelModel,
+    Labels,
     Prediction,
     Reporter,
     TrainingSettings,
@@ -54,30 +54,43 @@ def test_every_task_is_learnt(model: LabelModel) -> None:
     for task in TASKS:
         right = [getattr(labels, task) == getattr(each.labels, task) for labels, each in zip(made, new, strict=True)]
         if task == "transcription":  # of what was never heard right in training, nothing can be known
-            right = [labels.transcription[0] == each.labels.transcription[0] for labels, each in zip(made, new, strict=True)]  # type: ignore[index]
+            right = [
+                labels.transcription[0] == each.labels.transcription[0] for labels, each in zip(made, new, strict=True)
+            ]  # type: ignore[index]
         if task == "intents":
             right = [{turn: labels.intents[turn] for turn in (0, 2)} == {0: "play", 2: "stop"} for labels in made]  # type: ignore[index]
         if task == "failure_point":
-            right = [labels.failure_point[0] == each.labels.failure_point[0] for labels, each in zip(made, new, strict=True)]  # type: ignore[index]
+            right = [
+                labels.failure_point[0] == each.labels.failure_point[0] for labels, each in zip(made, new, strict=True)
+            ]  # type: ignore[index]
         assert sum(right) >= 0.9 * len(right), task
 
 
 def test_predictions_are_probabilities_of_the_right_shape(model: LabelModel) -> None:
     found = model.predict([music(7)])[0]
-    assert found.begins is not None and found.begins.shape == (4,)
-    assert found.membership is not None and found.membership.shape == (4, 4)
-    assert found.membership.diagonal().eq(1).all() and not found.membership.tril(-1).any()
-    assert found.intents is not None and found.intents.shape == (4, 2) and model.classes.intents == NAMES
+    assert found.begins is not None
+    assert found.begins.shape == (4,)
+    assert found.membership is not None
+    assert found.membership.shape == (4, 4)
+    assert found.membership.diagonal().eq(1).all()
+    assert not found.membership.tril(-1).any()
+    assert found.intents is not None
+    assert found.intents.shape == (4, 2)
+    assert model.classes.intents == NAMES
     torch.testing.assert_close(found.intents.sum(1), torch.ones(4))
-    assert found.failure_point is not None and found.failure_point.shape == (4, 2)
-    assert found.success is not None and found.defects is not None and 0 <= (found.whole_success or 0) <= 1
-    assert found.transcription is not None and set(found.transcription) == {0, 2}
+    assert found.failure_point is not None
+    assert found.failure_point.shape == (4, 2)
+    assert found.success is not None
+    assert found.defects is not None
+    assert 0 <= (found.whole_success or 0) <= 1
+    assert found.transcription is not None
+    assert set(found.transcription) == {0, 2}
     for share in [found.begins, found.membership, found.success, found.defects]:
         assert bool(((share >= 0) & (share <= 1)).all())
 
 
 @given(dialogues(), st.integers(1, 6))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_no_dialogue_changes_another(model: LabelModel, dialogue: Dialogue, batch_size: int) -> None:
     """Any dialogue is taken, alone or among others, in batches of any size, by one thread or two: the same bits."""
     whole = [dialogue, *DIALOGUES[:5]]
@@ -129,7 +142,9 @@ def test_a_label_counts_by_its_confidence() -> None:
         for each in DIALOGUES
     ]  # fmt: skip
     found = train(some, LEARN, replace(SIZES, feedback=False)).model.predict(some)
-    shares = [float(p.defects[1]) for p, d in zip(found, DIALOGUES, strict=True) if d.labels.defects and p.defects is not None]
+    shares = [
+        float(p.defects[1]) for p, d in zip(found, DIALOGUES, strict=True) if d.labels.defects and p.defects is not None
+    ]
     assert sum(shares) / len(shares) == pytest.approx(0.7, abs=0.1)
 
 
@@ -163,7 +178,8 @@ def test_a_resumed_run_makes_the_same_model(tmp_path: Path, buffer: int) -> None
     assert not list(tmp_path.rglob("*.pkl"))
     for kind, judged in whole.calibration.kinds.items():
         loaded = load_model(tmp_path / "whole")[1].kinds[kind]
-        assert torch.equal(judged.confidence, loaded.confidence) and judged.temperature == loaded.temperature
+        assert torch.equal(judged.confidence, loaded.confidence)
+        assert judged.temperature == loaded.temperature
 
 
 def test_pretraining_is_taken_over(tmp_path: Path) -> None:
@@ -174,7 +190,8 @@ def test_pretraining_is_taken_over(tmp_path: Path) -> None:
     result = train(DIALOGUES, replace(SHORT, epochs=1, learning_rate=1e-12), start=begun)
     own, theirs = result.model.state_dict(), begun.state_dict()
     assert torch.allclose(own["encoder.words.weight"], theirs["encoder.words.weight"], atol=1e-6)
-    assert result.model.facts.words == begun.facts.words and result.model.settings.dim == SIZES.dim
+    assert result.model.facts.words == begun.facts.words
+    assert result.model.settings.dim == SIZES.dim
 
 
 def test_errors(tmp_path: Path, model: LabelModel) -> None:
@@ -182,7 +199,7 @@ def test_errors(tmp_path: Path, model: LabelModel) -> None:
     for args, message in (
         (([],), "there must be a dialogue to learn from"),
         ((plain, TrainingSettings(held_out=0.0)), "dialogues must have labels or annotations of a task"),
-        ((DIALOGUES[:3], TrainingSettings(epochs=1, held_out=0.0, learning_rate=1e30), SIZES), "training diverged"),
+        ((DIALOGUES[:3], TrainingSettings(epochs=4, held_out=0.0, learning_rate=1e30), SIZES), "training diverged"),
     ):
         with pytest.raises(ValueError, match=message):
             train(*args)  # type: ignore[arg-type]

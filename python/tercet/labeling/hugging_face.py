@@ -31,7 +31,7 @@ class TokenReader:
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         if not self.tokenizer.is_fast:
-            raise ValueError(f"{folder}: the tokenizer must be a fast one, which knows where its tokens stand")
+            raise ValueError("the tokenizer must be a fast one, which knows where its tokens stand")
         bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = self.tokenizer("a")["input_ids"]
         start = next((i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare), 0)
@@ -153,7 +153,7 @@ def open_encoder(settings: ModelSettings, folder: Path, *, weights: bool) -> tup
         reader, config = TokenReader(folder), AutoConfig.from_pretrained(folder)
         encoder = HuggingFaceEncoder(config, reader, settings.dim, settings.tune_encoder)
         encoder = encoder.load(folder) if weights else encoder
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{folder}: expected an encoder of transformers with its tokenizer: {error}") from error
     added = len(reader.before) + len(reader.after)
     places = getattr(config, "max_position_embeddings", None)
