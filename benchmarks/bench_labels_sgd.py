@@ -180,7 +180,12 @@ def markdown(made: dict[str, Any]) -> str:
         ]),
         "",
     ]  # fmt: skip
-    return "\n".join([*lines, *(f"- {note}" for note in made.get("notes", ())), ""])
+    for name, each in made["differences"].items():
+        shown = [title for title, what in zip(TITLES, FIGURES, strict=True) if each[what]["low"] > 0]
+        lost = [title for title, what in zip(TITLES, FIGURES, strict=True) if each[what]["high"] < 0]
+        told = f"- {name}: a gain beyond chance in {', '.join(shown) or 'nothing'}"
+        lines.append(told + (f"; a loss in {', '.join(lost)}." if lost else "."))
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
