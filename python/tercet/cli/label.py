@@ -1,4 +1,4 @@
-"""`tercet label`: bring dialogues into the format of labels, check a file of them, compare their annotators."""
+"""`tercet label`: bring dialogues into the format of labels, check a file of them, compare annotators, make labels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.label_train import generate_command, pretrain_command, train_command
 from tercet.labeling import (
     CONVERTERS,
     TASKS,
@@ -33,7 +34,16 @@ from tercet.labeling import (
 )
 from tercet.labeling.reading import check_suffix
 
-app = typer.Typer(no_args_is_help=True, help="Label dialogues: their format, and real data sets in it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Label dialogues: their format, how far annotators agree, and a model that labels."
+)
+
+app.command("pretrain", epilog="Example: tercet label pretrain --data logs.jsonl --out start")(pretrain_command)
+app.command("train", epilog="Example: tercet label train --data labelled.jsonl --out model")(train_command)
+app.command(
+    "generate",
+    epilog="Example: tercet label generate --model model --data logs.jsonl --min-precision 0.9 --out out.jsonl",
+)(generate_command)
 
 _SETS = ", ".join(CONVERTERS)
 _SHOWN_NAMES = 6  # of a task, the most frequent
