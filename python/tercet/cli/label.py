@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.label_logs import sessions_command
 from tercet.labeling import (
     CONVERTERS,
     TASKS,
@@ -126,6 +127,11 @@ def agree_command(
         for each in found["next"]:
             del each["item"]
     print_json(found)
+
+
+app.command("sessions", epilog="Example: tercet label sessions 'logs/*.parquet' --out calls.jsonl --gap 300")(
+    sessions_command
+)
 
 
 @contextmanager
