@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.label_defects import defects_command
 from tercet.cli.label_logs import sessions_command
 from tercet.labeling import (
     CONVERTERS,
@@ -129,6 +130,9 @@ def agree_command(
     print_json(found)
 
 
+app.command("defects", epilog="Example: tercet label defects --data calls.jsonl --always stop --top 50")(
+    defects_command
+)
 app.command("sessions", epilog="Example: tercet label sessions 'logs/*.parquet' --out calls.jsonl --gap 300")(
     sessions_command
 )
