@@ -25,7 +25,9 @@ from tercet.labeling.dialogues import (
 )
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
+from tercet.labeling.predictions import KINDS, Claim, Classes, Prediction, claims, decide
 from tercet.labeling.reading import DialogueReader, write_dialogues
+from tercet.labeling.settings import ModelSettings, TrainingSettings
 from tercet.labeling.summary import Summary
 from tercet.labeling.trust import (
     Threshold,
@@ -38,28 +40,36 @@ from tercet.labeling.trust import (
 __all__ = [
     "CONVERTERS",
     "FAILURE_POINTS",
+    "KINDS",
     "SPEAKERS",
     "TASKS",
     "Agreement",
     "Annotation",
     "AnnotatorAgreement",
     "Audio",
+    "Claim",
+    "Classes",
     "Dialogue",
     "DialogueReader",
     "Goal",
     "Item",
     "Judgements",
     "Labels",
+    "ModelSettings",
+    "Prediction",
     "Slot",
     "Summary",
     "Threshold",
     "Trace",
+    "TrainingSettings",
     "Turn",
     "Uncertain",
     "agreement",
     "answers",
     "choose_threshold",
+    "claims",
     "consensus",
+    "decide",
     "dialogue_from_json",
     "dialogue_to_json",
     "expected_calibration_error",

@@ -1,0 +1,210 @@
+"""Ridge regression on the words around an item: what a linear model finds stands beside what the blocks find.
+
+An item is a dialogue or a turn; its features are words and pairs of words, each by whose they are and where they stand,
+weighted (1 + log count) log((1 + items) / (1 + items with it)), each group scaled to length 1. Weights minimise
+
+    sum over items of w_i |x_i beta - y_i|^2 + penalty |beta|^2
+
+by conjugate gradients. What training sees of an item comes from weights that were fitted without it (cross-fitting).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tercet.labeling.dialogues import SPEAKERS, Dialogue
+from tercet.labeling.text import words_of
+
+Hashes = npt.NDArray[np.uint64]
+MOST = 1 << 17  # features
+FOLDS = 5
+_STEPS, _TOLERANCE = 60, 1e-4
+_FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd: two words, in order
+_CONSTANT = 3.0  # the value of the feature that all items have: its weight is hardly held back
+
+
+class Rows(NamedTuple):
+    """Sparse rows: row i has the features columns[offsets[i]:offsets[i + 1]] with these values.
+
+    Attributes:
+        columns, offsets: int64 [count], [num_rows + 1].
+        values: float32 [count].
+    """
+
+    columns: Tensor
+    values: Tensor
+    offsets: Tensor
+
+    def times(self, matrix: Tensor) -> Tensor:
+        """[num_features, k] -> [num_rows, k]; each row by itself, in its order."""
+        if not len(self.columns):
+            return matrix.new_zeros(len(self.offsets) - 1, matrix.shape[1])
+        values = self.values.to(matrix.dtype)
+        return F.embedding_bag(
+            self.columns, matrix, self.offsets, mode="sum", per_sample_weights=values, include_last_offset=True
+        )
+
+    def transposed(self, num_features: int) -> Rows:
+        """Rows by feature."""
+        order = self.columns.argsort(stable=True)
+        items = torch.repeat_interleave(self.offsets.diff())
+        counts = self.columns.bincount(minlength=num_features)
+        return Rows(items[order], self.values[order], F.pad(counts.cumsum(0), (1, 0)))
+
+
+def joined(rows: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]) -> Rows:
+    """Rows from the columns and values of each."""
+    sizes = np.cumsum([0, *(len(columns) for columns, _ in rows)])
+    columns = np.concatenate([np.zeros(0, np.int64), *(each for each, _ in rows)])
+    values = np.concatenate([np.zeros(0, np.float32), *(each for _, each in rows)])
+    return Rows(torch.from_numpy(columns), torch.from_numpy(values), torch.from_numpy(sizes))
+
+
+def dialogue_groups(dialogue: Dialogue) -> list[Hashes]:
+    """The features of a dialogue: all that each side says, its last turn and each side's, the user's later turns."""
+    turns, none = dialogue.turns, np.zeros(0, np.uint64)
+    own = {speaker: [turn for turn in turns if turn.speaker == speaker] for speaker in SPEAKERS}
+    groups = [
+        np.concatenate([none, *(_grams(turn.text, turn.speaker) for turn in turns)]),
+        _grams(turns[-1].text, f"last {turns[-1].speaker}"),
+        *(_grams(said[-1].text, f"last of {speaker}") for speaker, said in own.items() if said),
+        np.concatenate([none, *(_grams(turn.text, "later") for turn in own["user"][1:])]),
+    ]
+    shape = [f"turns {min(len(turns), 12)}", f"ends {turns[-1].speaker}"]
+    return [*groups, _hashes(shape)]
+
+
+def turn_groups(dialogue: Dialogue) -> list[list[Hashes]]:
+    """The features of each turn: its own, its neighbours', what is known of it."""
+    turns = dialogue.turns
+    found = []
+    for place, turn in enumerate(turns):
+        around = [_hashes([f"place {min(place, 8)} {turn.speaker}", "last" if place == len(turns) - 1 else "inside"])]
+        for name, other in (("before", place - 1), ("after", place + 1)):
+            if 0 <= other < len(turns):
+                around.append(_grams(turns[other].text, f"{name} {turns[other].speaker}"))
+        known = [f"{name}={value}" for name, value in turn.categorical.items()]
+        traces = [_grams(trace.decision or "", f"trace {name}") for name, trace in turn.traces.items()]
+        found.append([_grams(turn.text, turn.speaker), *around, _hashes(known), *traces])
+    return found
+
+
+class Wide(nn.Module):
+    """Features and weights for `num_outputs` figures of an item.
+
+    Attributes:
+        hashes: int64 [num_features], ascending; idf: float32 [num_features]; weight: float32 [num_features + 1,
+            num_outputs], the last row that of the constant feature.
+    """
+
+    hashes: Tensor
+    idf: Tensor
+    weight: Tensor
+
+    def __init__(self, num_features: int, num_outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("hashes", torch.zeros(num_features, dtype=torch.int64))
+        self.register_buffer("idf", torch.zeros(num_features))
+        self.register_buffer("weight", torch.zeros(num_features + 1, num_outputs))
+
+    @classmethod
+    def counted(cls, items: Iterable[list[Hashes]], num_outputs: int) -> Wide:
+        """With the features that two items or more have, `MOST` at most, and no weights yet."""
+        met: list[Hashes] = [np.unique(np.concatenate(groups)) for groups in items if groups]
+        features, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *met]), return_counts=True)
+        common = counts > 1
+        features, counts = features[common], counts[common]
+        if len(features) > MOST:
+            kept = np.sort(np.argsort(-counts, kind="stable")[:MOST])
+            features, counts = features[kept], counts[kept]
+        order = np.argsort(features.view(np.int64))
+        made = cls(len(features), num_outputs)
+        made.hashes.copy_(torch.from_numpy(features.view(np.int64)[order]))
+        made.idf.copy_(torch.from_numpy(np.log((1 + len(met)) / (1 + counts[order])).astype(np.float32)))
+        return made
+
+    def row(self, groups: list[Hashes]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """The columns and values of an item."""
+        hashes, idf = self.hashes.numpy(), self.idf.numpy()
+        columns, values = [np.array([len(hashes)])], [np.array([_CONSTANT], np.float32)]
+        for group in groups:
+            found, counts = np.unique(group.view(np.int64), return_counts=True)
+            place = np.searchsorted(hashes, found)
+            place[place == len(hashes)] = 0
+            known = hashes[place] == found if len(hashes) else np.zeros(len(found), bool)
+            place = place[known]
+            weights = (1 + np.log(counts[known])).astype(np.float32) * idf[place]
+            columns.append(place)
+            values.append(weights / max(float(np.sqrt(np.square(weights).sum())), 1e-9))
+        return np.concatenate(columns), np.concatenate(values).astype(np.float32)
+
+    def fit(self, rows: Rows, wanted: Tensor, weights: Tensor, folds: Tensor, penalties: Sequence[float]) -> Tensor:
+        """Set the weights; the figures [num_rows, num_outputs] of each row by weights of the other folds.
+
+        Args:
+            rows: of `row`.
+            wanted, weights: float32 [num_rows, num_outputs]; weight 0: nothing is known.
+            folds: int64 [num_rows], in 0..FOLDS - 1: rows of a dialogue belong together.
+            penalties: the one whose cross-fitted figures are nearest is taken.
+        """
+        size = self.weight.shape[0]
+        best, error = penalties[0], float("inf")
+        figures = torch.zeros_like(wanted)
+        for penalty in penalties:
+            tried = torch.zeros_like(wanted)
+            for fold in range(FOLDS):
+                inside = (folds == fold)[:, None]
+                beta = _ridge(rows, size, wanted, weights.masked_fill(inside, 0), penalty)
+                tried = torch.where(inside, rows.times(beta), tried)
+            off = float((weights * (tried - wanted).square()).sum())
+            if off < error:
+                best, error, figures = penalty, off, tried
+        self.weight.copy_(_ridge(rows, size, wanted, weights, best))
+        return figures
+
+    def forward(self, rows: Rows) -> Tensor:
+        """[num_rows, num_outputs]."""
+        return rows.times(self.weight)
+
+
+def _ridge(rows: Rows, num_features: int, wanted: Tensor, weights: Tensor, penalty: float) -> Tensor:
+    across = rows.transposed(num_features)
+    residual = across.times(weights * wanted)
+    beta, direction = torch.zeros_like(residual), residual
+    size = residual.square().sum(0)
+    enough = _TOLERANCE**2 * size
+    for _ in range(_STEPS):
+        if bool((size <= enough).all()):
+            break
+        image = across.times(weights * rows.times(direction)) + penalty * direction
+        step = size / (direction * image).sum(0).clamp(min=1e-30)
+        beta = beta + step * direction
+        residual = residual - step * image
+        before, size = size, residual.square().sum(0)
+        direction = residual + size / before.clamp(min=1e-30) * direction
+    return beta
+
+
+def _grams(text: str, name: str) -> Hashes:
+    words = np.array([_hash(word) for word in words_of(text)], np.uint64)
+    pairs = words[:-1] * _FIRST + words[1:] * _SECOND
+    salt = np.uint64(_hash(name))
+    return (np.concatenate([words, pairs]) ^ salt) * _FIRST
+
+
+def _hashes(names: Iterable[str]) -> Hashes:
+    return np.array([_hash(name) for name in names], np.uint64)
+
+
+@lru_cache(1 << 18)
+def _hash(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
