@@ -248,8 +248,8 @@ def measure_explore(learnt: Sequence[Dialogue], tested: Sequence[Dialogue], opti
         rows.append([way, str(budget), *(f"{a:.3f} ± {b:.3f}" for a, b in zip(mean, error, strict=True))])
     return (
         f"Gold of {SEED_CALLS} calls first; then answers (simulated, as in the table of signals) to so many questions"
-        f" about the other {len(learnt) - SEED_CALLS:,} calls. Mean and standard error of {options.seeds} draws of calls"
-        " and answers.\n\n" + table(["questions", "budget", *FIGURES], rows)
+        f" about the other {len(learnt) - SEED_CALLS:,} calls. Mean and standard error of {options.seeds} draws of"
+        " calls and answers.\n\n" + table(["questions", "budget", *FIGURES], rows)
     )
 
 
