@@ -16,6 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.label_defects import defects_command
+from tercet.cli.label_explore import explore_command
+from tercet.cli.label_logs import sessions_command
 from tercet.cli.label_train import generate_command, pretrain_command, train_command
 from tercet.labeling import (
     CONVERTERS,
@@ -136,6 +139,17 @@ def agree_command(
         for each in found["next"]:
             del each["item"]
     print_json(found)
+
+
+app.command("defects", epilog="Example: tercet label defects --data calls.jsonl --always stop --top 50")(
+    defects_command
+)
+app.command(
+    "explore", epilog="Example: tercet label explore --model MODEL --data calls.jsonl --budget 500 --out ask.jsonl"
+)(explore_command)
+app.command("sessions", epilog="Example: tercet label sessions 'logs/*.parquet' --out calls.jsonl --gap 300")(
+    sessions_command
+)
 
 
 @contextmanager
