@@ -20,6 +20,7 @@ from tercet.cli.label_defects import defects_command
 from tercet.cli.label_explore import explore_command
 from tercet.cli.label_logs import sessions_command
 from tercet.cli.label_train import generate_command, pretrain_command, train_command
+from tercet.cli.label_eval import eval_command
 from tercet.labeling import (
     CONVERTERS,
     TASKS,
@@ -47,6 +48,8 @@ app.command(
     "generate",
     epilog="Example: tercet label generate --model model --data logs.jsonl --min-precision 0.9 --out out.jsonl",
 )(generate_command)
+app = typer.Typer(no_args_is_help=True, help="Label dialogues: their format, and real data sets in it.")
+app.command("eval", epilog="Example: tercet label eval --data stc3.jsonl --folds 5 --seed 1 --json")(eval_command)
 
 _SETS = ", ".join(CONVERTERS)
 _SHOWN_NAMES = 6  # of a task, the most frequent
