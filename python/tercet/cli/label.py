@@ -21,6 +21,9 @@ from tercet.cli.label_explore import explore_command
 from tercet.cli.label_logs import sessions_command
 from tercet.cli.label_train import generate_command, pretrain_command, train_command
 from tercet.cli.label_eval import eval_command
+from tercet.cli.label_eval import eval_command
+from tercet.cli.label_report import report_command
+from tercet.cli.label_train import generate_command, pretrain_command, train_command
 from tercet.labeling import (
     CONVERTERS,
     TASKS,
@@ -50,6 +53,8 @@ app.command(
 )(generate_command)
 app = typer.Typer(no_args_is_help=True, help="Label dialogues: their format, and real data sets in it.")
 app.command("eval", epilog="Example: tercet label eval --data stc3.jsonl --folds 5 --seed 1 --json")(eval_command)
+app.command("eval", epilog="Example: tercet label eval --data stc3.jsonl --folds 5 --seed 1 --json")(eval_command)
+app.command("report", epilog="Example: tercet label report labelled.jsonl --out labelled.html")(report_command)
 
 _SETS = ", ".join(CONVERTERS)
 _SHOWN_NAMES = 6  # of a task, the most frequent
