@@ -25,6 +25,7 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
@@ -58,6 +59,7 @@ __all__ = [
     "Calibration",
     "Claim",
     "Classes",
+    "Component",
     "Dialogue",
     "DialogueReader",
     "Epoch",
@@ -88,6 +90,8 @@ __all__ = [
     "dialogue_from_json",
     "dialogue_to_json",
     "expected_calibration_error",
+    "failure_point",
+    "failure_point_of_assistant",
     "fit_temperature",
     "generate",
     "judgements",
