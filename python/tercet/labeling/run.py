@@ -28,7 +28,7 @@ from tercet.labeling.settings import ModelSettings, TrainingSettings
 
 _RISE = 0.1  # share of the steps over which the learning rate rises
 _LARGEST_GRADIENT = 1.0
-_MEASURED = 256  # dialogues whose texts gates are set by
+_MEASURED = 64  # dialogues whose texts gates are set by
 
 
 @dataclass(frozen=True)
