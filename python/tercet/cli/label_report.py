@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tercet.cli.common import Json, Seed, print_json, progress_bar
+from tercet.cli.common import Json, Seed, print_json
+from tercet.cli.progress import counting
 from tercet.files import read_json
 from tercet.labeling.reading import DialogueReader
 from tercet.labeling.report import write_report
@@ -28,8 +29,7 @@ def report_command(
 ) -> None:
     """Write one HTML file: precision against coverage, confusions, the surest errors, dialogues with their labels."""
     more = None if figures is None else read_json(figures)
-    with progress_bar(Console(stderr=True, quiet=as_json)) as progress:
-        bar = progress.add_task("reading", total=None, note="")
+    with counting("reading", quiet=as_json) as (progress, bar):
         reader = DialogueReader(path, progress=lambda done, total: progress.update(bar, completed=done, total=total))
         found = write_report(
             out, reader, annotator=annotator, title=title or f"Labels of {path.name}", figures=more,
