@@ -13,9 +13,11 @@ from tercet.labeling import (
     Annotation,
     Calibration,
     Dialogue,
+    Epoch,
     GenerationReport,
     LabelModel,
     Labels,
+    Reporter,
     TrainingResult,
     TrainingSettings,
     Turn,
@@ -28,6 +30,7 @@ from tercet.labeling import (
     train,
 )
 from tercet.labeling.calibrating import judge
+from tercet.labeling.gates import measured
 
 LEARN = TrainingSettings(epochs=15, batch_size=8, held_out=0.4, learning_rate=5e-3)
 
@@ -108,10 +111,43 @@ def test_long_turns_are_read_in_windows(result: TrainingResult) -> None:
     assert report.to_json()["long_turns"] == 1
 
 
+def test_tasks_may_be_chosen(result: TrainingResult) -> None:
+    report = GenerationReport()
+    made = list(generate(result.model, [replace(music(1), labels=Labels())], tasks=["intents"], report=report))
+    assert made[0].annotations[0].labels.tasks() == ("intents",) == tuple(report.kinds)
+    assert set(made[0].annotations[0].confidence) == {"intents"}
+
+
+@pytest.mark.parametrize("encoder", ["small", "bert"])
+def test_gates_come_down_to_their_share_of_compute(tmp_path: Path, encoder: str) -> None:
+    """And what is learnt so is the same after a kill, and when it is loaded."""
+    sizes = replace(SIZES, gates="learnt", encoder=str(tiny_bert(tmp_path / "bert")) if encoder == "bert" else None)
+    settings = TrainingSettings(epochs=8, batch_size=8, held_out=0.0, learning_rate=5e-3, target_compute=0.5)
+    dialogues = [music(n) for n in range(40)]
+    whole = train(dialogues, settings, sizes, out=tmp_path / "whole").model
+    texts = whole.batch([whole.prepare(dialogue) for dialogue in dialogues]).texts
+    with torch.no_grad():
+        assert measured(whole.encoder, lambda: whole.encoder(texts)) == pytest.approx(0.5, abs=0.06)
+
+    class Stop(Reporter):
+        def on_epoch(self, epoch: Epoch) -> None:
+            if epoch.epoch == 6:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(dialogues, settings, sizes, out=tmp_path / "broken", reporter=Stop())
+    again = train(dialogues, settings, sizes, out=tmp_path / "broken", resume=True).model
+    for other in (again, load_model(tmp_path / "whole")[0]):
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
+
+
 def test_errors(result: TrainingResult) -> None:
     start = pretrain([music(n) for n in range(8)], replace(SHORT, epochs=1), SIZES).model
     with pytest.raises(ValueError, match="was trained for swapped and has no labels"):
         list(generate(start, [music(1)]))
+    with pytest.raises(ValueError, match=r"tasks must be those of the model, goals, defects, .* got 'moods'"):
+        list(generate(result.model, [music(1)], tasks=["moods"]))
     with pytest.raises(ValueError, match="min_precision needs labelled dialogues"):
         thresholds_of(result.model, Calibration(), 0.9)
     strange = replace(music(1), labels=Labels(intents={0: "dance"}))

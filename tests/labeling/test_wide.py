@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -10,14 +13,16 @@ from hypothesis import strategies as st
 from dialogue_strategies import dialogues
 from label_models import music
 from tercet.labeling import Dialogue
-from tercet.labeling.wide import FOLDS, Rows, Wide, dialogue_groups, joined, turn_groups
+from tercet.labeling.wide import FOLDS, Rows, Wide, dialogue_groups, turn_groups
 
 
 def drawn(rng: np.random.Generator, num_rows: int, num_features: int) -> tuple[Rows, torch.Tensor]:
     """Sparse rows, and the same as a matrix float64."""
     dense = rng.normal(size=(num_rows, num_features)) * (rng.random((num_rows, num_features)) < 0.4)
-    rows = [(np.flatnonzero(row), row[np.flatnonzero(row)].astype(np.float32)) for row in dense]
-    return joined(rows), torch.from_numpy(dense.astype(np.float32)).double()
+    row, column = np.nonzero(dense)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=num_rows))])
+    values = torch.from_numpy(dense[row, column].astype(np.float32))
+    return Rows(torch.from_numpy(column), values, torch.from_numpy(offsets)), torch.from_numpy(dense).float().double()
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 40]), st.sampled_from([0, 3, 20]), st.integers(1, 3))
@@ -52,12 +57,24 @@ def test_features_are_those_of_two_items_or_more(some: list[Dialogue]) -> None:
     met = [set(np.concatenate(each).view(np.int64).tolist()) for each in groups]
     want = sorted(f for f in set().union(*met) if sum(f in each for each in met) > 1)
     assert wide.hashes.tolist() == want
-    for dialogue, own in zip(some, groups, strict=True):
-        columns, values = wide.row(own)
-        assert len(columns) == len(values)
-        assert columns.max() == len(want)
-        assert np.isfinite(values).all()
-        assert len(turn_groups(dialogue)) == len(dialogue.turns)
+    rows = wide.rows(groups)
+    dense = torch.zeros(len(some), len(want) + 1)
+    for number, own in enumerate(groups):  # by the definition
+        dense[number, -1] = 3.0
+        for group in own:
+            counts = Counter(feature for feature in group.view(np.int64).tolist() if feature in want)
+            weights = {
+                f: (1 + math.log(n)) * math.log((1 + len(some)) / (1 + sum(f in m for m in met)))
+                for f, n in counts.items()
+            }
+            length = math.sqrt(sum(weight**2 for weight in weights.values()))
+            for feature, weight in weights.items():
+                dense[number, want.index(feature)] += weight / max(length, 1e-9)
+    torch.testing.assert_close(rows.times(torch.eye(len(want) + 1)), dense)
+    for number, own in enumerate(groups):
+        alone = wide.rows([own])
+        assert torch.equal(alone.values, rows.values[rows.offsets[number] : rows.offsets[number + 1]])
+    assert all(len(turn_groups(dialogue)) == len(dialogue.turns) for dialogue in some)
 
 
 def test_words_tell_their_side_and_place() -> None:

@@ -102,6 +102,10 @@ DialogueLayers = Annotated[
 ]
 MaxTokens = Annotated[int | None, _setting("max_tokens", "Of a text; longer ones are read in windows.")]
 MaxWords = Annotated[int | None, _setting("max_words", "With a vector of their own.")]
+Gates = Annotated[
+    str | None, _setting("gates", "on, or learnt: arbitrators switch the text encoder's blocks off word by word.")
+]
+Target = Annotated[float | None, _setting("target_compute", "Share of the text encoder's compute with learnt gates.")]
 Dropout = Annotated[float | None, _setting("dropout", "In training.")]
 Feedback = Annotated[
     bool | None, typer.Option("--feedback/--no-feedback", help="Whether feedback signals are inputs; default: yes.")
@@ -113,7 +117,8 @@ def pretrain_command(
     encoder: Encoder = None, tune_encoder: Tune = None, encoder_learning_rate: EncoderRate = None, dim: Dim = None,
     num_heads: Heads = None, feed_forward_dim: Hidden = None, text_layers: TextLayers = None,
     mixing_layers: MixingLayers = None, dialogue_layers: DialogueLayers = None, max_tokens: MaxTokens = None,
-    max_words: MaxWords = None, dropout: Dropout = None, feedback: Feedback = None, buffer: Buffer = None,
+    max_words: MaxWords = None, gates: Gates = None, target_compute: Target = None, dropout: Dropout = None,
+    feedback: Feedback = None, buffer: Buffer = None,
     seed: Seed = None, checkpoint_every: Every = None, skip_malformed: Skip = False, resume: Resume = False,
     threads: Threads = None, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -147,7 +152,8 @@ def train_command(
     encoder: Encoder = None, tune_encoder: Tune = None, encoder_learning_rate: EncoderRate = None, dim: Dim = None,
     num_heads: Heads = None, feed_forward_dim: Hidden = None, text_layers: TextLayers = None,
     mixing_layers: MixingLayers = None, dialogue_layers: DialogueLayers = None, max_tokens: MaxTokens = None,
-    max_words: MaxWords = None, dropout: Dropout = None, feedback: Feedback = None, buffer: Buffer = None,
+    max_words: MaxWords = None, gates: Gates = None, target_compute: Target = None, dropout: Dropout = None,
+    feedback: Feedback = None, buffer: Buffer = None,
     seed: Seed = None, checkpoint_every: Every = None, skip_malformed: Skip = False, resume: Resume = False,
     threads: Threads = None, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -177,6 +183,9 @@ def generate_command(
     calibration: Annotated[
         Path | None,
         typer.Option(help="Labelled dialogues to choose thresholds on; default: those that training held out."),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="A task to label, may be repeated; default: all of the model's.")
     ] = None,
     annotator: Annotated[str, typer.Option(help="The name under which the labels are written.")] = "tercet",
     human_rate: Annotated[

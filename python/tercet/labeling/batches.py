@@ -18,9 +18,7 @@ from tercet.labeling.tagging import tags_of
 from tercet.labeling.targets import Consensus, Targets, targets_of
 from tercet.labeling.text import Pieces, TextReader
 from tercet.labeling.transcribing import KEEP, OTHER, edits_between, errors, hypotheses, word_tokens
-from tercet.labeling.wide import Rows, Wide, dialogue_groups, joined, turn_groups
-
-Row = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+from tercet.labeling.wide import Hashes, Wide, dialogue_groups, turn_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +30,7 @@ class Example:
         pieces: of each text of `parts`, then of each further hypothesis.
         candidates: (turn, text) of each hypothesis, the number of its text in `pieces`; of user turns.
         words: of each candidate, the tokens that its words begin with.
-        wide_whole, wide_turns: features for `Wide`; or, in training, the figures themselves [1], [T, columns].
+        wide_whole, wide_turns: features for `Wide`. figures: in training, what it says: [1, 1], [T, columns].
     """
 
     dialogue: Dialogue
@@ -42,8 +40,8 @@ class Example:
     candidates: list[tuple[int, int]]
     words: list[npt.NDArray[np.int64]]
     targets: Targets | None = None
-    wide_whole: Row | None = None
-    wide_turns: list[Row] | None = None
+    wide_whole: list[Hashes] | None = None
+    wide_turns: list[list[Hashes]] | None = None
     figures: tuple[Tensor, Tensor] | None = None
 
 
@@ -81,8 +79,8 @@ class Preparer:
         whole, turns = self.wide if wide else (None, None)
         return Example(
             dialogue, parts, pieces, texts, candidates, words, targets,
-            None if whole is None else whole.row(dialogue_groups(dialogue)),
-            None if turns is None else [turns.row(groups) for groups in turn_groups(dialogue)],
+            None if whole is None else dialogue_groups(dialogue),
+            None if turns is None else turn_groups(dialogue),
         )  # fmt: skip
 
     def _read(self, text: str) -> Pieces:
@@ -218,14 +216,11 @@ def wide_figures(
         figures = [example.figures for example in examples if example.figures is not None]
         whole, turns = (torch.cat([each[place] for each in figures]) for place in (0, 1))
         return whole if whole.numel() else None, turns if turns.numel() else None
-    rows_of: Rows
     found: list[Tensor | None] = [None, None]
     if wide[0] is not None:
-        rows_of = joined([example.wide_whole for example in examples if example.wide_whole is not None])
-        found[0] = wide[0](rows_of)
+        found[0] = wide[0](wide[0].rows([each.wide_whole for each in examples if each.wide_whole is not None]))
     if wide[1] is not None:
-        rows_of = joined([row for example in examples for row in example.wide_turns or ()])
-        found[1] = wide[1](rows_of)
+        found[1] = wide[1](wide[1].rows([groups for each in examples for groups in each.wide_turns or ()]))
     return found[0], found[1]
 
 

@@ -34,15 +34,13 @@ class Blocks(nn.Module):
 
     Args:
         positions: how many places have a vector that is added to their rows; places beyond share the last. 0: none.
-        gates: "on", or "learnt": arbitrators decide.
     """
 
     def __init__(
-        self, dim: int, num_heads: int, feed_forward_dim: int, num_layers: int, *, positions: int, dropout: float,
-        gates: str = "on",
+        self, dim: int, num_heads: int, feed_forward_dim: int, num_layers: int, *, positions: int, dropout: float
     ) -> None:  # fmt: skip
         super().__init__()
-        self.dim, self.learnt = dim, gates == "learnt"
+        self.dim, self.arbitrated = dim, False  # whether arbitrators decide; else all blocks run
         self.places = nn.Parameter(0.02 * torch.randn(positions, dim)) if positions else None
         self.norm = nn.LayerNorm(dim)
         self.encoder: ArbitratedEncoder | None = None
@@ -87,7 +85,7 @@ class Blocks(nn.Module):
         where = valid.flatten().nonzero().squeeze(1)
         frames = rows.new_zeros(valid.numel(), self.dim).index_copy(0, where, rows.index_select(0, place))
         x = frames.view(*valid.shape, self.dim)
-        on = None if self.learnt else valid.expand(len(self.encoder.layers), 2, *valid.shape)
+        on = None if self.arbitrated else valid.expand(len(self.encoder.layers), 2, *valid.shape)
         x, cost = self.encoder(x, src_key_padding_mask=~valid, gates=on)
         if self.costs is not None:
             self.costs.append(cost)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tercet.labeling.blocks import Blocks, Linear
 from tercet.labeling.settings import ModelSettings
 from tercet.labeling.text import Pieces, WordReader, windows
+from tercet.nn import ComputeCost
 
 _HIDDEN = 0.05  # share of the words that training takes for unknown ones
 
@@ -66,10 +67,16 @@ class TextEncoder(nn.Module):
     """Base of encoders: they read windows, what a text is follows here.
 
     A text's vector is a linear map of the mean of its windows' own vectors beside the mean of its tokens' states.
+
+    Attributes:
+        learnt: whether arbitrators decide which tokens need which blocks; forced: all blocks run nevertheless.
+        costs: None, or a list that gets what is spent.
     """
 
-    def __init__(self, width: int, dim: int) -> None:
+    def __init__(self, width: int, dim: int, gates: str) -> None:
         super().__init__()
+        self.learnt, self.forced = gates == "learnt", False
+        self.costs: list[ComputeCost] | None = None
         self.vector = Linear(2 * width, dim)
 
     def read(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
@@ -92,7 +99,7 @@ class SmallEncoder(TextEncoder):
     """Vectors of words, of their first and last letters and of their shape, then blocks."""
 
     def __init__(self, settings: ModelSettings, reader: WordReader) -> None:
-        super().__init__(settings.dim, settings.dim)
+        super().__init__(settings.dim, settings.dim, settings.gates)
         self.words = nn.Embedding(reader.num_ids, settings.dim)
         nn.init.normal_(self.words.weight, std=0.1)
         self.head = nn.Parameter(0.1 * torch.randn(settings.dim))
@@ -117,6 +124,7 @@ class SmallEncoder(TextEncoder):
         whole = rows.new_zeros(len(rows) + len(starts), rows.shape[1])
         whole = whole.index_copy(0, places, self.dropout(rows))
         whole = whole.index_copy(0, starts, self.head.expand(len(starts), -1))
+        self.blocks.arbitrated, self.blocks.costs = self.learnt and not self.forced, self.costs
         whole = self.blocks(whole, batch.lengths + 1)
         return whole.index_select(0, starts), whole.index_select(0, places)
 

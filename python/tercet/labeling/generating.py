@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tercet.labeling.calibrating import Calibration
-from tercet.labeling.dialogues import Annotation, Dialogue
+from tercet.labeling.dialogues import Annotation, Dialogue, Labels
 from tercet.labeling.model import LabelModel
 from tercet.labeling.predictions import KINDS, claims, decide
 from tercet.labeling.trust import Threshold
@@ -100,6 +100,7 @@ def generate(
     calibration: Calibration | None = None,
     thresholds: Mapping[str, Threshold] | None = None,
     *,
+    tasks: Sequence[str] | None = None,
     annotator: str = "tercet",
     provenance: str = "",
     report: GenerationReport | None = None,
@@ -111,12 +112,13 @@ def generate(
         dialogues: need not fit in memory.
         calibration: of the model's confidence, which is written by it; None: as it is.
         thresholds: by kind, of `thresholds_of`; None: every label is written.
+        tasks: to label, of TASKS; None: all of the model's.
         annotator: the name of the model in annotations. What it said before under this name is replaced.
         report: counts as it goes.
         provenance: written to the metadata of dialogues that get labels, under `labels by ANNOTATOR`.
 
     Raises:
-        ValueError: the model makes no labels.
+        ValueError: the model makes no labels, or was not trained for one of the tasks.
     """
     calibration = calibration or Calibration()
     report = GenerationReport() if report is None else report
@@ -125,17 +127,25 @@ def generate(
         raise ValueError(
             f"tercet.labeling.generate: the model was trained for {', '.join(model.parts)} and has no labels"
         )
+    for task in tasks or ():
+        if task not in (able := tuple("goals" if kind == "success" else kind for kind in kinds)):
+            known = ", ".join(dict.fromkeys(able))
+            raise ValueError(f"tercet.labeling.generate: tasks must be those of the model, {known}, got {task!r}")
+    if tasks:
+        kinds = tuple(kind for kind in kinds if ("goals" if kind == "success" else kind) in tasks)
     lowest = {kind: found.threshold for kind, found in (thresholds or {}).items()}
     report.kinds = {kind: KindReport(threshold=(thresholds or {}).get(kind)) for kind in kinds}
     started, passed = time.perf_counter(), _Passing(dialogues)
     for prediction in model.predictions(passed):
         dialogue = passed.kept.pop(0)
         for claim in claims(prediction, model.classes):
-            report.kinds[claim.kind].claimed += claim.kind != "defects" or claim.label != "none"
+            if claim.kind in report.kinds and (claim.kind != "defects" or claim.label != "none"):
+                report.kinds[claim.kind].claimed += 1
         annotation = decide(
             prediction, model.classes, lowest, annotator=annotator,
             calibrated=lambda claim: calibration.calibrated(claim.kind, claim.confidence),
         )  # fmt: skip
+        annotation = _of_tasks(annotation, tasks)
         _count(annotation, report)
         others = tuple(each for each in dialogue.annotations if each.annotator != annotator)
         report.dialogues += 1
@@ -160,6 +170,15 @@ class _Passing:
         for dialogue in self._dialogues:
             self.kept.append(dialogue)
             yield dialogue
+
+
+def _of_tasks(annotation: Annotation, tasks: Sequence[str] | None) -> Annotation:
+    """The labels of the tasks alone."""
+    if tasks is None:
+        return annotation
+    labels = Labels(**{task: getattr(annotation.labels, task) for task in annotation.labels.tasks() if task in tasks})
+    confidence = {task: values for task, values in annotation.confidence.items() if task in tasks}
+    return Annotation(annotation.annotator, labels, confidence)
 
 
 def _count(annotation: Annotation, report: GenerationReport) -> None:

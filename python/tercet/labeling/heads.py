@@ -31,6 +31,7 @@ from tercet.labeling.predictions import Classes
 PARTS = ("begins", "membership", "success", "whole_success", "defects", "intents", "failure_point", "slots",
          "transcription", "swapped")  # fmt: skip
 WIDE_PARTS = ("begins", "defects", "intents", "failure_point")  # of turns
+_PAIRS = 1 << 17  # that are scored together
 _DISTANCES = 24  # of turns, from which on all are alike
 
 
@@ -117,9 +118,13 @@ class Heads(nn.Module):
                     logits = logits + self._scaled(part, turns.wide_turns[:, self.columns[part]])
                 found[part] = logits.squeeze(1) if part not in ("intents", "failure_point") else logits
         if "membership" in self.tasks.parts:
-            scores = self.query(rows).index_select(0, turns.first) * self.key(rows).index_select(0, turns.second)
+            query, key = self.query(rows), self.key(rows)
+            scores = [
+                (query.index_select(0, first) * key.index_select(0, second)).sum(1)
+                for first, second in zip(turns.first.split(_PAIRS), turns.second.split(_PAIRS), strict=True)
+            ]
             apart = (turns.second - turns.first).clamp(max=_DISTANCES - 1)
-            found["membership"] = scores.sum(1) / math.sqrt(self.dim) + self.distance[apart]
+            found["membership"] = torch.cat(scores) / math.sqrt(self.dim) + self.distance[apart]
         if "success" in self.maps:
             if membership is None:
                 membership = found["membership"].detach().sigmoid() if "membership" in found else None

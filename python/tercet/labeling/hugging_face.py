@@ -52,21 +52,21 @@ class HuggingFaceEncoder(TextEncoder):
     Args:
         config: of the model.
         reader: of its texts.
-        dim: of text vectors.
-        tune: whether its weights are trained.
+        settings: of the label model.
     """
 
-    def __init__(self, config: Any, reader: TokenReader, dim: int, tune: bool) -> None:
+    def __init__(self, config: Any, reader: TokenReader, settings: ModelSettings) -> None:
         from transformers import AutoModel
 
-        super().__init__(config.hidden_size, dim)
+        super().__init__(config.hidden_size, settings.dim, settings.gates)
         self.model: Any = AutoModel.from_config(config)
-        self.reader, self.tune = reader, tune
+        self.reader, self.tune = reader, settings.tune_encoder
         self.before, self.after = reader.before, reader.after
         self.padding = reader.tokenizer.pad_token_id or 0
         self.packed = self._arbitrate()
-        self.costs: list[Any] | None = None
-        if not tune:
+        if self.learnt and not self.packed:
+            raise ValueError(f"{_OP}: gates of {type(self.model).__name__} cannot be learnt")
+        if not self.tune:
             self.model.requires_grad_(False)
 
     def load(self, folder: Path) -> HuggingFaceEncoder:
@@ -130,9 +130,11 @@ class HuggingFaceEncoder(TextEncoder):
             from tercet.integrations.transformers import count_compute
 
             layers = self.model.config.num_hidden_layers
-            on = (mask > 0).expand(layers, 2, *mask.shape)
-            with count_compute(self.model, on):
+            decide = self.learnt and not self.forced
+            with count_compute(self.model, None if decide else (mask > 0).expand(layers, 2, *mask.shape)) as costs:
                 packed: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            if self.costs is not None:
+                self.costs += costs
             return packed
 
 
@@ -151,7 +153,7 @@ def open_encoder(settings: ModelSettings, folder: Path, *, weights: bool) -> tup
         raise FileNotFoundError(f"{folder}: no such directory; an encoder is a local directory of transformers")
     try:
         reader, config = TokenReader(folder), AutoConfig.from_pretrained(folder)
-        encoder = HuggingFaceEncoder(config, reader, settings.dim, settings.tune_encoder)
+        encoder = HuggingFaceEncoder(config, reader, settings)
         encoder = encoder.load(folder) if weights else encoder
     except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{folder}: expected an encoder of transformers with its tokenizer: {error}") from error

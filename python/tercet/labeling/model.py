@@ -36,7 +36,7 @@ from tercet.labeling.tagging import Tagger
 from tercet.labeling.text import TextReader, WordReader
 from tercet.labeling.wide import Wide
 
-_TURNS = 2048  # of a batch of predictions
+_TURNS, _PAIRS = 8192, 1 << 20  # of a batch of predictions: turns, and pairs of turns of a dialogue
 _CHUNK = 4096  # dialogues that are batched by length together
 _PLACES = 64  # of turns that have a vector of their own
 
@@ -210,7 +210,7 @@ class LabelModel(nn.Module):
         return score
 
     @torch.no_grad()
-    def predict(self, dialogues: Sequence[Dialogue], *, batch_size: int = 256) -> list[Prediction]:
+    def predict(self, dialogues: Sequence[Dialogue], *, batch_size: int = 1024) -> list[Prediction]:
         """What the model believes of each dialogue.
 
         It does not depend on `batch_size`, on the other dialogues or on the number of threads, bit for bit, where
@@ -222,7 +222,7 @@ class LabelModel(nn.Module):
         """
         return list(self.predictions(dialogues, batch_size=batch_size))
 
-    def predictions(self, dialogues: Iterable[Dialogue], *, batch_size: int = 256) -> Iterator[Prediction]:
+    def predictions(self, dialogues: Iterable[Dialogue], *, batch_size: int = 1024) -> Iterator[Prediction]:
         """As `predict`, one after the other, of dialogues that need not fit in memory."""
         self.eval()
         self.long_turns = 0
@@ -237,10 +237,11 @@ class LabelModel(nn.Module):
         found: list[Prediction | None] = [None] * len(dialogues)
         start = 0
         while start < len(order):
-            end, turns = start, 0
+            end, turns, pairs = start, 0, 0
             while end < len(order) and end - start < batch_size:
-                turns += len(dialogues[order[end]].turns)
-                if end > start and turns > _TURNS:
+                size = len(dialogues[order[end]].turns)
+                turns, pairs = turns + size, pairs + size * size
+                if end > start and (turns > _TURNS or pairs > _PAIRS):
                     break
                 end += 1
             chosen = order[start:end]

@@ -21,7 +21,7 @@ from tercet.labeling.settings import ModelSettings, TrainingSettings
 from tercet.labeling.targets import single_goal, sources
 from tercet.labeling.text import frequent_words, words_of
 from tercet.labeling.transcribing import EditCounter
-from tercet.labeling.wide import FOLDS, Hashes, Wide, dialogue_groups, joined, turn_groups
+from tercet.labeling.wide import FOLDS, Hashes, Wide, dialogue_groups, turn_groups
 
 Source = Callable[[], Iterable[Dialogue]]
 _PENALTIES, _TURN_PENALTIES = (0.3, 1.0, 3.0), (1.0,)
@@ -140,8 +140,7 @@ def _fitted(
     groups: Sequence[list[Hashes]], wanted: Tensor, weights: Tensor, folds: Tensor, penalties: Sequence[float]
 ) -> tuple[Wide, Tensor]:
     wide = Wide.counted(groups, wanted.shape[1])
-    rows = joined([wide.row(each) for each in groups])
-    return wide, wide.fit(rows, wanted, weights, folds, penalties)
+    return wide, wide.fit(wide.rows(groups), wanted, weights, folds, penalties)
 
 
 def batches_of(

@@ -20,6 +20,7 @@ from tercet.labeling import storage
 from tercet.labeling.batches import Batch, Example
 from tercet.labeling.calibrating import Calibration, calibrate
 from tercet.labeling.consensus import consensus_of
+from tercet.labeling.gates import Steering, meet_target
 from tercet.labeling.heads import loss_of
 from tercet.labeling.model import LabelModel, Output
 from tercet.labeling.preparing import Source, Survey, batches_of, fit_wide, is_held_out
@@ -27,6 +28,7 @@ from tercet.labeling.settings import ModelSettings, TrainingSettings
 
 _RISE = 0.1  # share of the steps over which the learning rate rises
 _LARGEST_GRADIENT = 1.0
+_MEASURED = 256  # dialogues whose texts gates are set by
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Run:
         self.optimizer = optimizer(self.model, settings)
         self.steps = -(-self.survey.dialogues // settings.batch_size) * settings.epochs
         self.history: list[Epoch] = []
+        learnt = self.sizes.gates == "learnt"
+        self.steering = Steering(self.model.encoder, settings.target_compute) if learnt else None
 
     def surveyed(self) -> Survey:
         """What follows from the data."""
@@ -152,6 +156,8 @@ class Run:
     def snapshot(self) -> Checkpoint:
         """All that the next epoch depends on."""
         state = {"epoch": len(self.history), "run": self.identity, "history": [asdict(e) for e in self.history]}
+        if self.steering is not None:
+            state["steering"] = self.steering.state()
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for number, kept in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
@@ -160,6 +166,8 @@ class Run:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Be as at `snapshot`."""
         self.history = [Epoch(**row) for row in checkpoint.state["history"]]
+        if self.steering is not None:
+            self.steering.restore(checkpoint.state["steering"])
         model: dict[str, Tensor] = {}
         states: dict[int, dict[str, Tensor]] = {}
         for name, value in checkpoint.tensors.items():
@@ -183,12 +191,19 @@ class Run:
             if folder is not None and len(self.history) % self.settings.checkpoint_every == 0:
                 save_checkpoint(folder, self.snapshot())
         self.model.eval()
+        share = 1.0 if self.steering is None else self.meet_target()
         calibration = self.calibrated()
         if folder is not None:
-            facts = {"training": asdict(self.settings), "dialogues": self.survey.dialogues}
+            facts = {"training": asdict(self.settings), "dialogues": self.survey.dialogues, "compute_share": share}
             storage.save_model(folder, self.model, calibration, facts)
             finish_checkpoint(folder, self.snapshot().state)
         return self.result(self.model, calibration, folder)
+
+    def meet_target(self) -> float:
+        """Shift the thresholds of the text encoder's gates until it takes the target's share of compute."""
+        some = [example for _, example in zip(range(_MEASURED), self.examples(0), strict=False)]
+        texts = self.model.batch(some).texts
+        return meet_target(self.model.encoder, self.settings.target_compute, lambda: self.model.encoder(texts))
 
     def calibrated(self) -> Calibration:
         """On the dialogues that were held out."""
@@ -219,10 +234,14 @@ class Run:
 
     def train_step(self, batch: Batch, step: int) -> dict[str, float]:
         """One step of the optimizer: the losses of its parts."""
+        if self.steering is not None:
+            self.steering.begin(step / self.steps)
         losses = losses_of(self.model, batch, self.model(batch))
+        cost = None if self.steering is None else self.steering.cost(step / self.steps)
         if not losses:
             return {}
         whole = self.model.heads.total(losses)
+        whole = whole if cost is None else whole + cost
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["highest"] * rate

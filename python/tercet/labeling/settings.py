@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SOFT = ("share", "consensus")
+GATES = ("on", "learnt")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class ModelSettings:
         encoder: the directory of a Hugging Face encoder with its fast tokenizer, in the place of the small text
             encoder; None: the small one.
         tune_encoder: whether that encoder is trained too, or stays as it is.
+        gates: "on", or "learnt": arbitrators decide which tokens need which blocks of the text encoder.
         dropout: in training.
         feedback: whether feedback signals are inputs; not where they are what labels come from.
 
@@ -41,6 +43,7 @@ class ModelSettings:
     wide: bool = True
     encoder: str | None = None
     tune_encoder: bool = True
+    gates: str = "on"
     dropout: float = 0.1
     feedback: bool = True
 
@@ -51,6 +54,8 @@ class ModelSettings:
         _check_counts(self, _SIZES, ("max_tokens",), 8)
         if self.dim % self.num_heads:
             raise ValueError(f"{_SIZES}: dim must be a multiple of num_heads = {self.num_heads}, got {self.dim}")
+        if self.gates not in GATES:
+            raise ValueError(f"{_SIZES}: gates must be one of {', '.join(GATES)}, got {self.gates!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"{_SIZES}: dropout must be in 0..1 without 1, got {self.dropout}")
 
@@ -70,6 +75,7 @@ class TrainingSettings:
         held_out: share of the dialogues, in 0..0.5, that are not learnt from: confidence is calibrated on them, and
             `generate` chooses its thresholds on them. 0: no calibration.
         buffer: how many dialogues are kept ready and shuffled together; data that need more are read anew every epoch.
+        target_compute: of learnt gates: the share of the text encoder's multiply-adds to come down to.
         seed: of everything that is drawn.
         checkpoint_every: epochs.
 
@@ -85,6 +91,7 @@ class TrainingSettings:
     soft: str = "share"
     held_out: float = 0.1
     buffer: int = 20_000
+    target_compute: float = 0.4
     seed: int = 0
     checkpoint_every: int = 1
 
@@ -98,6 +105,8 @@ class TrainingSettings:
             raise ValueError(f"{_OP}: weight_decay must be at least 0, got {self.weight_decay}")
         if not 0 <= self.held_out <= 0.5:
             raise ValueError(f"{_OP}: held_out must be in 0..0.5, got {self.held_out}")
+        if not 0 < self.target_compute <= 1:
+            raise ValueError(f"{_OP}: target_compute must be above 0 and at most 1, got {self.target_compute}")
         if self.soft not in SOFT:
             raise ValueError(f"{_OP}: soft must be one of {', '.join(SOFT)}, got {self.soft!r}")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ def samples_of(audio: Audio) -> tuple[Tensor, int]:
         import soundfile
     except ImportError as error:
         raise ImportError("reading sound needs soundfile: pip install 'tercet[labels]'") from error
+    if audio.path is None or not Path(audio.path).is_file():
+        raise FileNotFoundError(f"{audio.path}: no such sound file")
     try:
         sound, rate = soundfile.read(audio.path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:

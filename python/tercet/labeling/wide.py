@@ -61,14 +61,6 @@ class Rows(NamedTuple):
         return Rows(items[order], self.values[order], F.pad(counts.cumsum(0), (1, 0)))
 
 
-def joined(rows: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]) -> Rows:
-    """Rows from the columns and values of each."""
-    sizes = np.cumsum([0, *(len(columns) for columns, _ in rows)])
-    columns = np.concatenate([np.zeros(0, np.int64), *(each for each, _ in rows)])
-    values = np.concatenate([np.zeros(0, np.float32), *(each for _, each in rows)])
-    return Rows(torch.from_numpy(columns), torch.from_numpy(values), torch.from_numpy(sizes))
-
-
 def dialogue_groups(dialogue: Dialogue) -> list[Hashes]:
     """The features of a dialogue: all that each side says, its last turn and each side's, the user's later turns."""
     turns, none = dialogue.turns, np.zeros(0, np.uint64)
@@ -132,26 +124,35 @@ class Wide(nn.Module):
         made.idf.copy_(torch.from_numpy(np.log((1 + len(met)) / (1 + counts[order])).astype(np.float32)))
         return made
 
-    def row(self, groups: list[Hashes]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """The columns and values of an item."""
+    def rows(self, items: Sequence[list[Hashes]]) -> Rows:
+        """The rows of items, each by itself: the constant feature, then those of its groups."""
         hashes, idf = self.hashes.numpy(), self.idf.numpy()
-        columns, values = [np.array([len(hashes)])], [np.array([_CONSTANT], np.float32)]
-        for group in groups:
-            found, counts = np.unique(group.view(np.int64), return_counts=True)
-            place = np.searchsorted(hashes, found)
-            place[place == len(hashes)] = 0
-            known = hashes[place] == found if len(hashes) else np.zeros(len(found), bool)
-            place = place[known]
-            weights = (1 + np.log(counts[known])).astype(np.float32) * idf[place]
-            columns.append(place)
-            values.append(weights / max(float(np.sqrt(np.square(weights).sum())), 1e-9))
-        return np.concatenate(columns), np.concatenate(values).astype(np.float32)
+        groups = [group for item in items for group in item]
+        owner = np.repeat(np.arange(len(items)), [len(item) for item in items])
+        met = np.concatenate([np.zeros(0, np.uint64), *groups]).view(np.int64)
+        group = np.repeat(np.arange(len(groups)), [len(each) for each in groups])
+        place = np.searchsorted(hashes, met)
+        known = place < len(hashes)
+        known[known] = hashes[place[known]] == met[known]
+        width = len(hashes) + 1
+        keys, counts = np.unique(group[known] * width + place[known], return_counts=True)
+        group, place = keys // width, keys % width
+        weights = (1 + np.log(counts)) * idf[place]
+        length = np.sqrt(np.bincount(group, np.square(weights), len(groups)))
+        values = np.concatenate([np.full(len(items), _CONSTANT), weights / np.maximum(length, 1e-9)[group]])
+        row = np.concatenate([np.arange(len(items)), owner[group]])
+        order = np.argsort(row, kind="stable")
+        columns = np.concatenate([np.full(len(items), len(hashes)), place])[order]
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(items)))])
+        return Rows(
+            torch.from_numpy(columns), torch.from_numpy(values[order].astype(np.float32)), torch.from_numpy(offsets)
+        )
 
     def fit(self, rows: Rows, wanted: Tensor, weights: Tensor, folds: Tensor, penalties: Sequence[float]) -> Tensor:
         """Set the weights; the figures [num_rows, num_outputs] of each row by weights of the other folds.
 
         Args:
-            rows: of `row`.
+            rows: of `rows`.
             wanted, weights: float32 [num_rows, num_outputs]; weight 0: nothing is known.
             folds: int64 [num_rows], in 0..FOLDS - 1: rows of a dialogue belong together.
             penalties: the one whose cross-fitted figures are nearest is taken.
@@ -195,11 +196,14 @@ def _ridge(rows: Rows, num_features: int, wanted: Tensor, weights: Tensor, penal
 
 
 def _grams(text: str, name: str) -> Hashes:
-    words = np.array([_hash(word) for word in words_of(text)], np.uint64)
-    pairs = words[:-1] * _FIRST + words[1:] * _SECOND
-    salt = np.uint64(_hash(name))
-    hashes: Hashes = (np.concatenate([words, pairs]) ^ salt) * _FIRST
+    hashes: Hashes = (_words_and_pairs(text) ^ np.uint64(_hash(name))) * _FIRST
     return hashes
+
+
+@lru_cache(1 << 14)
+def _words_and_pairs(text: str) -> Hashes:
+    words = np.array([_hash(word) for word in words_of(text)], np.uint64)
+    return np.concatenate([words, words[:-1] * _FIRST + words[1:] * _SECOND])
 
 
 def _hashes(names: Iterable[str]) -> Hashes:
