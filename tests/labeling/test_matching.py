@@ -36,8 +36,10 @@ def test_figures_by_hand() -> None:
     assert found["goals"]["goal_membership"] == pytest.approx({"precision": 11 / 13, "recall": 11 / 12, "f1": 22 / 25})
     # Segments of two turns: a window of one turn; of 6 places between turns two are wrong.
     assert found["goals"]["window_diff"] == found["goals"]["pk"] == pytest.approx(2 / 6)
-    assert found["slots"]["slots"] == found["slots"]["slot_values"] == pytest.approx(
-        {"precision": 1 / 2, "recall": 1.0, "f1": 2 / 3}
+    assert (
+        found["slots"]["slots"]
+        == found["slots"]["slot_values"]
+        == pytest.approx({"precision": 1 / 2, "recall": 1.0, "f1": 2 / 3})
     )
     assert found["transcription"]["word_error_rate"] == 0.0
     assert found["transcription"]["logged"] == pytest.approx(1 / 4)
