@@ -22,6 +22,9 @@ NOTES = {
     "Streaming": "A call steps through all frames from an empty window. frames/s counts those of all streams.",
     "Annotators": "Fifty iterations. labels/s counts each label in each iteration. The peak is the resident memory of a"
     " fresh process that draws the labels and fits them, torch included. The labels are generated.",
+    "Sessions of logs": "DuckDB held to 256 MB. The logs are generated. turns of a core/s divides by the time of all"
+    " cores together, which other work on the machine changes little. The peak is the resident memory of a fresh"
+    " process, torch included.",
     "Filtered ranking": "Heads and tails of every triple. Each call gets fresh random tables; drawing them is not"
     " timed, nor is preparing an index of the known triples, except where the triples are raw, as PyKEEN takes them.",
 }  # by title

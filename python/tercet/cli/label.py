@@ -1,20 +1,10 @@
-"""`tercet label`: bring dialogues into the format of labels, check a file of them, compare annotators, make labels."""
+"""`tercet label`: its commands, one module for each family."""
 
 from __future__ import annotations
 
-import difflib
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
-
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID
-from rich.table import Table
-from rich.text import Text
 
+<<<<<<< HEAD
 from tercet.cli.common import Json, print_json, progress_bar
 from tercet.cli.label_eval import eval_command
 from tercet.cli.label_train import generate_command, pretrain_command, train_command
@@ -34,11 +24,23 @@ from tercet.labeling import (
     write_dialogues,
 )
 from tercet.labeling.reading import check_suffix
+=======
+from tercet.cli.label_agree import agree_command
+from tercet.cli.label_data import check_command, convert_command
+from tercet.cli.label_defects import defects_command
+from tercet.cli.label_eval import eval_command
+from tercet.cli.label_explore import explore_command
+from tercet.cli.label_logs import sessions_command
+from tercet.cli.label_report import report_command
+from tercet.cli.label_train import generate_command, pretrain_command, train_command
+>>>>>>> work-mod
 
 app = typer.Typer(
-    no_args_is_help=True, help="Label dialogues: their format, how far annotators agree, and a model that labels."
+    no_args_is_help=True,
+    help="Label dialogues: their format, how far annotators agree, a model that labels, how far it can be trusted.",
 )
 
+<<<<<<< HEAD
 app.command("pretrain", epilog="Example: tercet label pretrain --data logs.jsonl --out start")(pretrain_command)
 app.command("train", epilog="Example: tercet label train --data labelled.jsonl --out model")(train_command)
 app.command(
@@ -235,3 +237,20 @@ def _show_annotators(console: Console, figures: dict[str, Agreement]) -> None:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+=======
+_COMMANDS = (
+    (convert_command, "convert", "sgd dstc8-schema-guided-dialogue/dev --out sgd-dev.jsonl"),
+    (check_command, "check", "dialogues.jsonl --skip-malformed"),
+    (agree_command, "agree", "stc3.jsonl --task intents"),
+    (sessions_command, "sessions", "'logs/*.parquet' --out calls.jsonl --gap 300"),
+    (pretrain_command, "pretrain", "--data logs.jsonl --out start"),
+    (train_command, "train", "--data labelled.jsonl --out model"),
+    (eval_command, "eval", "--data stc3.jsonl --folds 5 --seed 1 --json"),
+    (generate_command, "generate", "--model model --data logs.jsonl --min-precision 0.9 --out out.jsonl"),
+    (report_command, "report", "labelled.jsonl --out labelled.html"),
+    (defects_command, "defects", "--data calls.jsonl --always stop --top 50"),
+    (explore_command, "explore", "--model model --data calls.jsonl --budget 500 --out ask.jsonl"),
+)
+for _command, _name, _example in _COMMANDS:
+    app.command(_name, epilog=f"Example: tercet label {_name} {_example}")(_command)
+>>>>>>> work-mod

@@ -11,6 +11,7 @@ from tercet.labeling.agreement import (
     least_certain,
 )
 from tercet.labeling.calibrating import Calibration, calibrate
+from tercet.labeling.baseline import TfidfRidge
 from tercet.labeling.converters import CONVERTERS
 from tercet.labeling.dialogues import (
     FAILURE_POINTS,
@@ -25,6 +26,8 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
+from tercet.labeling.evaluating import Predictor, evaluate
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
@@ -58,6 +61,7 @@ __all__ = [
     "Calibration",
     "Claim",
     "Classes",
+    "Component",
     "Dialogue",
     "DialogueReader",
     "Epoch",
@@ -69,9 +73,11 @@ __all__ = [
     "Labels",
     "ModelSettings",
     "Prediction",
+    "Predictor",
     "Reporter",
     "Slot",
     "Summary",
+    "TfidfRidge",
     "Threshold",
     "Trace",
     "TrainingResult",
@@ -87,7 +93,10 @@ __all__ = [
     "decide",
     "dialogue_from_json",
     "dialogue_to_json",
+    "evaluate",
     "expected_calibration_error",
+    "failure_point",
+    "failure_point_of_assistant",
     "fit_temperature",
     "generate",
     "judgements",

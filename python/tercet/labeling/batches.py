@@ -18,7 +18,7 @@ from tercet.labeling.tagging import tags_of
 from tercet.labeling.targets import Consensus, Targets, targets_of
 from tercet.labeling.text import Pieces, TextReader
 from tercet.labeling.transcribing import KEEP, OTHER, edits_between, errors, hypotheses, word_tokens
-from tercet.labeling.wide import Hashes, Wide, dialogue_groups, turn_groups
+from tercet.labeling.wide import Hashes, Wide, dialogue_groups, summaries, turn_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +208,13 @@ def collate(examples: Sequence[Example], tasks: Tasks, max_tokens: int, wide: tu
     )
 
 
+def turn_summaries(examples: Sequence[Example], figures: Tensor) -> Tensor:
+    """`summaries` of the figures of all examples' turns."""
+    turns = [example.dialogue.turns for example in examples]
+    by_user = torch.tensor([turn.speaker == "user" for each in turns for turn in each])
+    return summaries(figures, by_user, torch.tensor([len(each) for each in turns]))
+
+
 def wide_figures(
     examples: Sequence[Example], wide: tuple[Wide | None, Wide | None]
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -217,10 +224,11 @@ def wide_figures(
         whole, turns = (torch.cat([each[place] for each in figures]) for place in (0, 1))
         return whole if whole.numel() else None, turns if turns.numel() else None
     found: list[Tensor | None] = [None, None]
-    if wide[0] is not None:
-        found[0] = wide[0](wide[0].rows([each.wide_whole for each in examples if each.wide_whole is not None]))
     if wide[1] is not None:
         found[1] = wide[1](wide[1].rows([groups for each in examples for groups in each.wide_turns or ()]))
+    if wide[0] is not None:
+        rows = wide[0].rows([each.wide_whole for each in examples if each.wide_whole is not None])
+        found[0] = wide[0](rows, None if found[1] is None else turn_summaries(examples, found[1]))
     return found[0], found[1]
 
 

@@ -28,12 +28,17 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
         ValueError: the file is no Parquet. ImportError: pyarrow is not installed.
     """
     for batch in _opened(path).iter_batches(batch_size=_GROUP):
-        types = {name: batch.schema.field(name).type for name in batch.schema.names}
-        for row in batch.to_pylist():
-            json = {name: _to_json(value, types[name]) for name, value in row.items()}
-            for turn in json.get("turns") or ():
-                _join_audio(turn)
-            yield json
+        yield from rows_of(batch)
+
+
+def rows_of(batch: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a pyarrow.RecordBatch with the columns of such a file, each as the JSON of a dialogue."""
+    types = {name: batch.schema.field(name).type for name in batch.schema.names}
+    for row in batch.to_pylist():
+        json = {name: _to_json(value, types[name]) for name, value in row.items()}
+        for turn in json.get("turns") or ():
+            _join_audio(turn)
+        yield json
 
 
 def write(path: Path, dialogues: Iterable[Dialogue]) -> None:
