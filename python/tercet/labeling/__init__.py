@@ -10,8 +10,8 @@ from tercet.labeling.agreement import (
     krippendorff_alpha,
     least_certain,
 )
-from tercet.labeling.calibrating import Calibration, calibrate
 from tercet.labeling.baseline import TfidfRidge
+from tercet.labeling.calibrating import Calibration, calibrate
 from tercet.labeling.converters import CONVERTERS
 from tercet.labeling.dialogues import (
     FAILURE_POINTS,
@@ -26,8 +26,8 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
-from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
 from tercet.labeling.evaluating import Predictor, evaluate
+from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
