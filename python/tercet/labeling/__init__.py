@@ -10,6 +10,7 @@ from tercet.labeling.agreement import (
     krippendorff_alpha,
     least_certain,
 )
+from tercet.labeling.baseline import TfidfRidge
 from tercet.labeling.calibrating import Calibration, calibrate
 from tercet.labeling.converters import CONVERTERS
 from tercet.labeling.dialogues import (
@@ -25,6 +26,7 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.evaluating import Predictor, evaluate
 from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
@@ -71,9 +73,11 @@ __all__ = [
     "Labels",
     "ModelSettings",
     "Prediction",
+    "Predictor",
     "Reporter",
     "Slot",
     "Summary",
+    "TfidfRidge",
     "Threshold",
     "Trace",
     "TrainingResult",
@@ -89,6 +93,7 @@ __all__ = [
     "decide",
     "dialogue_from_json",
     "dialogue_to_json",
+    "evaluate",
     "expected_calibration_error",
     "failure_point",
     "failure_point_of_assistant",
