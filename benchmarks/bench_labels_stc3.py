@@ -1,6 +1,6 @@
 """Goal success of STC-3 helpdesk dialogues: the label model beside one annotator and TF-IDF with ridge regression.
 
-    python benchmarks/bench_labels_stc3.py --work WORK [--folds 5] [--seed 1] [--draws 20]
+    python benchmarks/bench_labels_stc3.py --work WORK [--folds 5] [--seed 1] [--draws 20] [--epochs E]
 
 cross-validates by dialogue. Gold is what two of three of the 19 annotators say, drawn for each dialogue; the human is
 one of the other sixteen; figures are means over the draws. Models learn from the shares of all 19. There is one
@@ -16,6 +16,7 @@ done, it writes benchmarks/results/labels_stc3.json and labels_stc3.md.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import time
 from collections.abc import Sequence
@@ -55,8 +56,10 @@ class Kept:
         """From the file, or by training a model."""
         if not self.found:
             started = time.perf_counter()
-            training = replace(TRAINING, **self.settings["training"])
-            model = train(self.train_on, training, ModelSettings(**self.settings["model"])).model
+            training, sizes = (
+                kind(**self.settings[name]) for kind, name in ((TrainingSettings, "training"), (ModelSettings, "model"))
+            )
+            model = train(self.train_on, training, sizes).model
             made = model.predict(dialogues)
             said = {
                 dialogue.id: {"success": each.whole_success, "intents": _rounded(each.intents)}
@@ -134,19 +137,19 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=TRAINING.epochs, help="of training")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.data is None:
-        import conftest  # of the checkout: where real data lie
-
-        folder = conftest.data_folder()
+        folder = os.environ.get("TERCET_DATA")
         if folder is None:
             parser.error("TERCET_DATA is not set: give --data")
-        options.data = folder / "dialogue" / "stc3_dch1"
+        options.data = Path(folder) / "dialogue" / "stc3_dch1"
     dialogues = list(CONVERTERS["stc3"](options.data))
     options.work.mkdir(parents=True, exist_ok=True)
-    settings = {"training": asdict(replace(TRAINING, seed=options.seed)), "model": asdict(SIZES)}
+    training = replace(TRAINING, seed=options.seed, epochs=options.epochs)
+    settings = {"training": asdict(training), "model": asdict(SIZES)}
     kept: list[Kept] = []
 
     def fit(train_on: list[Dialogue]) -> Predictor:
@@ -162,7 +165,7 @@ def main() -> None:
     made = {name: getattr(options, name) for name in ("folds", "draws", "seed", "threads")}
     made |= {
         "machine": f"{platform.machine()}, {platform.system()}, torch {torch.__version__}",
-        "command": "python benchmarks/bench_labels_stc3.py --work WORK",
+        "command": f"python benchmarks/bench_labels_stc3.py --work WORK --epochs {options.epochs}",
         "seconds_per_fold": sum(each.found["seconds"] for each in kept) / len(kept),
         **settings,
         **found,
