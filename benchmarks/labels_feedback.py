@@ -49,6 +49,7 @@ SIGNALS = {
 SHARE_OF_WRONG_WORDS = 1 / 3
 SEED_CALLS = 40  # with gold, before any question
 BUDGETS = 100, 300, 1000
+FIRST_SEED = 10  # the defaults of `explore` were chosen by figures of seeds 0 to 3
 
 Floats = np.ndarray
 
@@ -213,7 +214,7 @@ def measure_explore(learnt: Sequence[Dialogue], tested: Sequence[Dialogue], opti
     """Answers to chosen questions and to random ones, at equal budgets: the mean over seeds of what is tested."""
     words, truth = Words(), truth_of(tested)
     found: dict[tuple[str, int], list[list[float]]] = {}
-    for seed in range(options.seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         order = np.random.default_rng(seed).permutation(len(learnt))
         known = [learnt[place] for place in order[:SEED_CALLS]]
         pool = [learnt[place] for place in order[SEED_CALLS:]]

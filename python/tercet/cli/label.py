@@ -1,4 +1,4 @@
-"""`tercet label`: bring dialogues into the format of labels, check a file of them, compare their annotators."""
+"""`tercet label`: bring dialogues into the format of labels, check a file of them, compare annotators, make labels."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tercet.cli.common import Json, print_json, progress_bar
 from tercet.cli.label_defects import defects_command
 from tercet.cli.label_explore import explore_command
 from tercet.cli.label_logs import sessions_command
+from tercet.cli.label_train import generate_command, pretrain_command, train_command
 from tercet.labeling import (
     CONVERTERS,
     TASKS,
@@ -36,7 +37,25 @@ from tercet.labeling import (
 )
 from tercet.labeling.reading import check_suffix
 
-app = typer.Typer(no_args_is_help=True, help="Label dialogues: their format, and real data sets in it.")
+app = typer.Typer(
+    no_args_is_help=True, help="Label dialogues: their format, how far annotators agree, and a model that labels."
+)
+
+app.command("defects", epilog="Example: tercet label defects --data calls.jsonl --always stop --top 50")(
+    defects_command
+)
+app.command(
+    "explore", epilog="Example: tercet label explore --model MODEL --data calls.jsonl --budget 500 --out ask.jsonl"
+)(explore_command)
+app.command("sessions", epilog="Example: tercet label sessions 'logs/*.parquet' --out calls.jsonl --gap 300")(
+    sessions_command
+)
+app.command("pretrain", epilog="Example: tercet label pretrain --data logs.jsonl --out start")(pretrain_command)
+app.command("train", epilog="Example: tercet label train --data labelled.jsonl --out model")(train_command)
+app.command(
+    "generate",
+    epilog="Example: tercet label generate --model model --data logs.jsonl --min-precision 0.9 --out out.jsonl",
+)(generate_command)
 
 _SETS = ", ".join(CONVERTERS)
 _SHOWN_NAMES = 6  # of a task, the most frequent
@@ -129,17 +148,6 @@ def agree_command(
         for each in found["next"]:
             del each["item"]
     print_json(found)
-
-
-app.command("defects", epilog="Example: tercet label defects --data calls.jsonl --always stop --top 50")(
-    defects_command
-)
-app.command(
-    "explore", epilog="Example: tercet label explore --model MODEL --data calls.jsonl --budget 500 --out ask.jsonl"
-)(explore_command)
-app.command("sessions", epilog="Example: tercet label sessions 'logs/*.parquet' --out calls.jsonl --gap 300")(
-    sessions_command
-)
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Labels of dialogues: their format, real data sets in it, how far annotators agree, how far a model can be trusted."""
+"""Labels of dialogues: their format, real data sets in it, how far annotators agree, a model that makes them, and how
+far it can be trusted."""
 
 from tercet.labeling.agreement import (
     Agreement,
@@ -9,6 +10,7 @@ from tercet.labeling.agreement import (
     krippendorff_alpha,
     least_certain,
 )
+from tercet.labeling.calibrating import Calibration, calibrate
 from tercet.labeling.converters import CONVERTERS
 from tercet.labeling.dialogues import (
     FAILURE_POINTS,
@@ -23,12 +25,18 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
+from tercet.labeling.model import LabelModel
 from tercet.labeling.predictions import KINDS, Claim, Classes, Prediction, claims, decide
+from tercet.labeling.pretraining import pretrain
 from tercet.labeling.reading import DialogueReader, write_dialogues
+from tercet.labeling.run import Epoch, Reporter, TrainingResult
 from tercet.labeling.settings import ModelSettings, TrainingSettings
+from tercet.labeling.storage import load_model, save_model
 from tercet.labeling.summary import Summary
+from tercet.labeling.training import train
 from tercet.labeling.trust import (
     Threshold,
     choose_threshold,
@@ -47,25 +55,32 @@ __all__ = [
     "Annotation",
     "AnnotatorAgreement",
     "Audio",
+    "Calibration",
     "Claim",
     "Classes",
     "Dialogue",
     "DialogueReader",
+    "Epoch",
+    "GenerationReport",
     "Goal",
     "Item",
     "Judgements",
+    "LabelModel",
     "Labels",
     "ModelSettings",
     "Prediction",
+    "Reporter",
     "Slot",
     "Summary",
     "Threshold",
     "Trace",
+    "TrainingResult",
     "TrainingSettings",
     "Turn",
     "Uncertain",
     "agreement",
     "answers",
+    "calibrate",
     "choose_threshold",
     "claims",
     "consensus",
@@ -74,9 +89,15 @@ __all__ = [
     "dialogue_to_json",
     "expected_calibration_error",
     "fit_temperature",
+    "generate",
     "judgements",
     "krippendorff_alpha",
     "least_certain",
+    "load_model",
     "precision_lower_bound",
+    "pretrain",
+    "save_model",
+    "thresholds_of",
+    "train",
     "write_dialogues",
 ]

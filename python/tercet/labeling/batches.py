@@ -167,9 +167,9 @@ def collate(examples: Sequence[Example], tasks: Tasks, max_tokens: int, wide: tu
             first=pairs[0] + start, second=pairs[1] + start, pair_count=np.arange(size, 0, -1),
         )  # fmt: skip
         ranks: dict[int, int] = {}
-        for (turn, text), words in zip(example.candidates, example.words, strict=True):
+        for (turn, number_of_text), words in zip(example.candidates, example.words, strict=True):
             ranks[turn] = ranks.get(turn, -1) + 1
-            place = places[text]
+            place = places[number_of_text]
             collect(
                 candidate_text=np.array([place]), candidate_turn=np.array([turn + start]),
                 candidate_rank=np.array([ranks[turn]]), word=np.concatenate([[-1], words + offsets[place]]),
@@ -188,16 +188,26 @@ def collate(examples: Sequence[Example], tasks: Tasks, max_tokens: int, wide: tu
         torch.zeros(0), torch.from_numpy(starts), joint["first"], joint["second"],
         torch.nn.functional.pad(joint["pair_count"].cumsum(0), (1, 0)), *wide_figures(examples, wide)[::-1],
     )  # fmt: skip
-    batch = Batch(
-        examples, torch.from_numpy(sizes), joint["speakers"], texts, own, joint["text_turn"], joint["text_index"],
-        joint["text_kind"], joint["name_turn"], joint["names"], joint["number_turn"], joint["numbers"],
-        torch.from_numpy(shares),
-        [(start + turn, sound) for e, start in zip(examples, starts.tolist(), strict=False) for turn, sound in e.parts.sounds.items()],
-        turns, token + torch.arange(len(token)), torch.repeat_interleave(torch.arange(len(own)), counts),
-        *(joint.get(name, none) for name in ("candidate_text", "candidate_turn", "candidate_rank", "word", "word_candidate")),
+    sounds = [
+        (int(start) + turn, sound)
+        for example, start in zip(examples, starts, strict=False)
+        for turn, sound in example.parts.sounds.items()
+    ]
+    names = ("speakers", "text_turn", "text_index", "text_kind", "name_turn", "names", "number_turn", "numbers",
+             "candidate_text", "candidate_turn", "candidate_rank", "word", "word_candidate")  # fmt: skip
+    return Batch(
+        examples=examples,
+        sizes=torch.from_numpy(sizes),
+        texts=texts,
+        own=own,
+        shares=torch.from_numpy(shares),
+        sounds=sounds,
+        turns=turns,
+        token=token + torch.arange(len(token)),
+        token_turn=torch.repeat_interleave(torch.arange(len(own)), counts),
         targets=_targets(examples, tasks) if all(example.targets is not None for example in examples) else {},
-    )  # fmt: skip
-    return batch
+        **{name: joint.get(name, none) for name in names},
+    )
 
 
 def wide_figures(

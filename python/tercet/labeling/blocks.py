@@ -50,7 +50,8 @@ class Blocks(nn.Module):
             layer = ArbitratedEncoderLayer(dim, num_heads, feed_forward_dim, dropout, "gelu")
             self.encoder = ArbitratedEncoder(layer, num_layers)
             for block in self.encoder.blocks:  # copies start alike
-                block.self_attn._reset_parameters()  # type: ignore[no-untyped-call]
+                block.self_attn._reset_parameters()
+                block.self_attn.dropout = 0.0  # which would keep torch from its fast attention
                 block.linear1.reset_parameters()
                 block.linear2.reset_parameters()
         self.costs: list[ComputeCost] | None = None  # a list gets what is spent

@@ -48,7 +48,10 @@ class Calibration:
     def calibrated(self, kind: str, confidence: float) -> float:
         """The confidence of a claim by its kind's temperature; as it is where nothing is known of the kind."""
         judged = self.kinds.get(kind)
-        return confidence if judged is None else float(_tempered(torch.tensor(confidence), judged.temperature))
+        if judged is None:
+            return confidence
+        share = min(max(confidence, 1 - _SUREST), _SUREST)
+        return 1 / (1 + math.exp(-math.log(share / (1 - share)) / judged.temperature))
 
     def threshold(self, kind: str, min_precision: float, *, alpha: float = 0.05) -> Threshold:
         """The lowest threshold of calibrated confidence that keeps the promise (`choose_threshold`): infinity where

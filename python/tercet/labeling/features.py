@@ -27,6 +27,7 @@ from tercet.labeling.dialogues import SPEAKERS, Dialogue, Turn
 BINS = 8
 HYPOTHESES = 5  # of an n-best list, the first
 _KEPT = 10_000  # values of a numeric feature that its quantiles are of
+_LARGEST = 1e100  # differences of numbers are finite
 _UNKNOWN = "other"
 
 
@@ -90,7 +91,7 @@ class VocabularyMaker:
             for name, value in _numbers(dialogue, place):
                 kept = self._numbers.setdefault(name, array("d"))
                 if len(kept) < _KEPT:
-                    kept.append(value)
+                    kept.append(min(max(value, -_LARGEST), _LARGEST))
             self._texts.update(name for name, _ in _trace_texts(turn))
             self._sound |= turn.audio is not None
 
@@ -149,7 +150,8 @@ class PartReader:
         edges = self._edges[numbers]
         low, width = edges[:, :-1], np.diff(edges, axis=1)
         passed = np.divide(values[:, None] - low, width, out=(values[:, None] > low).astype(float), where=width > 0)
-        return passed.clip(0, 1).astype(np.float32)
+        shares: npt.NDArray[np.float32] = passed.clip(0, 1).astype(np.float32)
+        return shares
 
 
 def _named(turn: Turn, feedback: bool) -> Iterator[tuple[str, str]]:

@@ -90,9 +90,10 @@ class Heads(nn.Module):
             "intents": (dim, len(tasks.classes.intents)), "failure_point": (dim, len(tasks.classes.failure_point)),
             "swapped": (dim, 1),
         }  # fmt: skip
-        self.maps = nn.ModuleDict({part: Linear(*sizes[part]) for part in tasks.parts if part in sizes})
-        for part in self.maps.values():
-            nn.init.zeros_(part.weight)
+        maps = {part: Linear(*sizes[part]) for part in tasks.parts if part in sizes}
+        for each in maps.values():
+            nn.init.zeros_(each.weight)
+        self.maps = nn.ModuleDict(maps)
         if "membership" in tasks.parts:
             self.query, self.key = Linear(dim, dim), Linear(dim, dim)
             self.distance = nn.Parameter(torch.zeros(_DISTANCES))
@@ -135,7 +136,8 @@ class Heads(nn.Module):
 
     def _scaled(self, part: str, figures: Tensor) -> Tensor:
         factor, middle = self.scales[part]
-        return factor * (figures - middle)
+        scaled: Tensor = factor * (figures - middle)
+        return scaled
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The losses of a batch, by part, as one."""

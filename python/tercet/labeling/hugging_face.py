@@ -31,7 +31,7 @@ class TokenReader:
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         if not self.tokenizer.is_fast:
-            raise ValueError(f"{folder}: the tokenizer must be a fast one, which knows where its tokens stand")
+            raise ValueError("the tokenizer must be a fast one, which knows where its tokens stand")
         bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = self.tokenizer("a")["input_ids"]
         start = next((i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare), 0)
@@ -125,15 +125,15 @@ class HuggingFaceEncoder(TextEncoder):
     def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tune):
             if not self.packed:
-                out: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-                return out
+                whole: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+                return whole
             from tercet.integrations.transformers import count_compute
 
             layers = self.model.config.num_hidden_layers
             on = (mask > 0).expand(layers, 2, *mask.shape)
             with count_compute(self.model, on):
-                out = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-            return out
+                packed: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            return packed
 
 
 def open_encoder(settings: ModelSettings, folder: Path, *, weights: bool) -> tuple[TokenReader, HuggingFaceEncoder]:
@@ -153,7 +153,7 @@ def open_encoder(settings: ModelSettings, folder: Path, *, weights: bool) -> tup
         reader, config = TokenReader(folder), AutoConfig.from_pretrained(folder)
         encoder = HuggingFaceEncoder(config, reader, settings.dim, settings.tune_encoder)
         encoder = encoder.load(folder) if weights else encoder
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise ValueError(f"{folder}: expected an encoder of transformers with its tokenizer: {error}") from error
     added = len(reader.before) + len(reader.after)
     places = getattr(config, "max_position_embeddings", None)

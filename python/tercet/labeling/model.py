@@ -193,7 +193,7 @@ class LabelModel(nn.Module):
         mixed = self.mixing(torch.cat(parts).index_select(0, order), counts)
         starts = F.pad(counts.cumsum(0), (1, 0))[:-1]
         own = encoded.vectors.index_select(0, batch.own)  # past the blocks too: few dialogues train few blocks
-        rows = F.gelu(self.join(torch.cat([mixed.index_select(0, starts), own], 1)))
+        rows = F.relu(self.join(torch.cat([mixed.index_select(0, starts), own], 1)))
         done: Tensor = self.dialogue(rows, batch.sizes)
         return done
 

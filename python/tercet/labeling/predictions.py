@@ -6,7 +6,7 @@ Goals are read off two tables: a goal begins where `begins` is at least a half, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -113,6 +113,7 @@ def decide(
     thresholds: Mapping[str, float] | None = None,
     *,
     annotator: str = "tercet",
+    calibrated: Callable[[Claim], float] | None = None,
 ) -> Annotation:
     """The labels whose confidence reaches their kind's threshold; of the others it says nothing.
 
@@ -126,6 +127,7 @@ def decide(
         classes: the model's.
         thresholds: by kind, of KINDS; a kind that is absent has 0. Infinity: always abstain.
         annotator: the name in the annotation.
+        calibrated: the confidence of a claim, which thresholds are of and which is written; None: the model's own.
 
     Raises:
         ValueError: a threshold is of no kind.
@@ -143,7 +145,7 @@ def decide(
     kinds = prediction.kinds()
     made: dict[str, list[Claim]] = {kind: [] for kind in kinds}
     for claim in claims(prediction, classes):
-        made[claim.kind].append(claim)
+        made[claim.kind].append(claim if calibrated is None else claim._replace(confidence=calibrated(claim)))
     sure = {kind: [c for c in found if c.confidence >= thresholds.get(kind, 0.0)] for kind, found in made.items()}
     labels: dict[str, object] = {}
     confidence: dict[str, tuple[float, ...]] = {}

@@ -21,21 +21,27 @@ def read_out(tasks: Tasks, batch: Batch, logits: dict[str, Tensor]) -> list[Pred
     fields: list[dict[str, Any]] = [{} for _ in sizes]
     for part in ("begins", "success", "defects", "intents", "failure_point"):
         if part in logits:
-            shares = logits[part].softmax(1) if part in ("intents", "failure_point") else logits[part].sigmoid()
+            shares = logits[part].softmax(1) if part in ("intents", "failure_point") else shares_of(logits[part])
             for field, own in zip(fields, shares.split(sizes), strict=True):
                 field[part] = own
     if "membership" in logits:
-        pairs = logits["membership"].sigmoid().split([size * (size + 1) // 2 for size in sizes])
+        pairs = shares_of(logits["membership"]).split([size * (size + 1) // 2 for size in sizes])
         for field, own, size in zip(fields, pairs, sizes, strict=True):
             field["membership"] = table_of(own, size)
     if "whole_success" in logits:
-        for field, share in zip(fields, logits["whole_success"].sigmoid().tolist(), strict=True):
+        for field, share in zip(fields, shares_of(logits["whole_success"]).tolist(), strict=True):
             field["whole_success"] = share
     if "slots" in logits:
         _slots(tasks, batch, logits["slots"].softmax(1), fields)
     if "edits" in logits:
         _transcription(tasks, batch, logits["edits"].softmax(1), logits["choice"], fields)
     return [Prediction(**field) for field in fields]
+
+
+def shares_of(logits: Tensor) -> Tensor:
+    """The sigmoid of logits [n], by a softmax of each: torch's sigmoid has other last bits where a vector of the CPU is
+    not full, so what one item gets would depend on how many there are."""
+    return torch.stack([torch.zeros_like(logits), logits], 1).softmax(1)[:, 1]
 
 
 def table_of(pairs: Tensor, size: int) -> Tensor:

@@ -89,7 +89,7 @@ class Run:
         reporter: Reporter,
     ) -> None:  # fmt: skip
         self.source, self.settings, self.reporter = source, settings, reporter
-        self.sizes = sizes if start is None else start.settings
+        self.sizes = sizes if start is None else replace(start.settings, wide=sizes.wide)
         self.survey = self.surveyed()
         if not self.survey.dialogues:
             raise ValueError(f"{self.name}: there must be a dialogue to learn from, got none")
@@ -122,7 +122,7 @@ class Run:
         few = self.survey.dialogues <= self.settings.buffer
         if not few and not self.sizes.wide:
             return None
-        first = []
+        first: list[Example] = []
         for dialogue in self.learnt():
             if len(first) == self.settings.buffer:
                 break

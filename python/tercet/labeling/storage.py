@@ -23,6 +23,7 @@ from tercet.labeling.settings import ModelSettings
 
 FORMAT, VERSION = "tercet.labeling.LabelModel", 1
 CONFIG, WEIGHTS, CALIBRATION, ENCODER = "config.json", "model.safetensors", "calibration.safetensors", "encoder"
+_JUDGED = ("confidence", "correct", "dialogues")
 
 
 def save_model(
@@ -31,11 +32,7 @@ def save_model(
     """Write a model directory; config.json comes last and says which weights it belongs to."""
     folder, tensors = Path(folder), model.state_dict()
     write_tensors(folder / WEIGHTS, tensors)
-    judged = {
-        f"{kind}.{name}": getattr(each, name)
-        for kind, each in calibration.kinds.items()
-        for name in ("confidence", "correct", "dialogues")
-    }
+    judged = {f"{kind}.{name}": getattr(each, name) for kind, each in calibration.kinds.items() for name in _JUDGED}
     write_tensors(folder / CALIBRATION, judged)
     if model.settings.encoder is not None:
         model.save_encoder(folder / ENCODER)
@@ -78,7 +75,7 @@ def load_model(folder: str | PathLike[str]) -> tuple[LabelModel, Calibration]:
             model = LabelModel(settings, _facts(config["facts"]), own)
         model.load_state_dict(tensors)
         kinds = {
-            kind: Judged(*(judged[f"{kind}.{name}"] for name in ("confidence", "correct", "dialogues")), temperature)
+            kind: Judged(**{name: judged[f"{kind}.{name}"] for name in _JUDGED}, temperature=temperature)
             for kind, temperature in config["temperatures"].items()
         }
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -1,6 +1,6 @@
 """Slots as tags of tokens, and spans from tags.
 
-A token's tags have the probabilities softmax(W gelu(A state + B turn)), of its state in the text encoder and its turn
+A token's tags have the probabilities softmax(W relu(A state + B turn)), of its state in the text encoder and its turn
 after the dialogue's blocks: none, the first token of a slot, or a further one. A span's probability is the product of
 its tokens' and of the next one not going on with it.
 """
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ class Tagger(nn.Module):
     def forward(self, states: Tensor, turns: Tensor, token: Tensor, turn: Tensor) -> Tensor:
         """Logits [K, num_tags] of the tokens `token` int64 [K] of `states`, in turns `turn` int64 [K] of `turns`."""
         both = self.token(states).index_select(0, token) + self.turn(turns).index_select(0, turn)
-        logits: Tensor = self.tags(self.dropout(F.gelu(both)))
+        logits: Tensor = self.tags(self.dropout(F.relu(both)))
         return logits
 
 

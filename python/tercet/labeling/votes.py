@@ -238,3 +238,10 @@ def _fit_beta(counts: Floats, beta: Floats) -> Floats:
             break
         beta, best = beta + size * step, best + gain
     return beta
+
+
+def entropy(share: npt.ArrayLike) -> Floats:
+    """Of yes, with this probability, and no, in bits."""
+    yes = np.clip(np.asarray(share, np.float64), 1e-300, 1)
+    no = np.clip(1 - yes, 1e-300, 1)
+    return np.asarray(-(yes * np.log2(yes) + no * np.log2(no)))

@@ -198,7 +198,8 @@ def _grams(text: str, name: str) -> Hashes:
     words = np.array([_hash(word) for word in words_of(text)], np.uint64)
     pairs = words[:-1] * _FIRST + words[1:] * _SECOND
     salt = np.uint64(_hash(name))
-    return (np.concatenate([words, pairs]) ^ salt) * _FIRST
+    hashes: Hashes = (np.concatenate([words, pairs]) ^ salt) * _FIRST
+    return hashes
 
 
 def _hashes(names: Iterable[str]) -> Hashes:

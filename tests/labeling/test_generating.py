@@ -1,0 +1,154 @@
+"""Labels that a model writes: those that are sure enough, calibrated; provenance; Hugging Face encoders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from label_models import SHORT, SIZES, annotated, music, tiny_bert
+from tercet.labeling import (
+    Annotation,
+    Calibration,
+    Dialogue,
+    GenerationReport,
+    LabelModel,
+    Labels,
+    TrainingResult,
+    TrainingSettings,
+    Turn,
+    calibrate,
+    claims,
+    generate,
+    load_model,
+    pretrain,
+    thresholds_of,
+    train,
+)
+from tercet.labeling.calibrating import judge
+
+LEARN = TrainingSettings(epochs=15, batch_size=8, held_out=0.4, learning_rate=5e-3)
+
+
+@pytest.fixture(scope="module")
+def result() -> TrainingResult:
+    return train([music(number) for number in range(120)], LEARN, SIZES)
+
+
+def test_sure_labels_are_written(result: TrainingResult) -> None:
+    new = [music(number) for number in range(300, 340)]
+    bare = [replace(each, labels=Labels(), annotations=(Annotation("ann", Labels(defects=())),)) for each in new]
+    thresholds = thresholds_of(result.model, result.calibration, 0.8)
+    report = GenerationReport()
+    made = list(
+        generate(result.model, bare, result.calibration, thresholds, annotator="m", provenance="here", report=report)
+    )
+    assert [each.id for each in made] == [each.id for each in new]
+    right = total = 0
+    for truth, each in zip(new, made, strict=True):
+        assert each.annotations[0] == Annotation("ann", Labels(defects=()))
+        for annotation in each.annotations[1:]:
+            assert annotation.annotator == "m"
+            assert each.metadata == {"labels by m": "here"}
+            for kind, judged in annotation.confidence.items():
+                limit = thresholds["success" if kind == "goals" and "goals" not in thresholds else kind].threshold
+                assert kind == "goals" or all(value >= limit for value in judged)
+            intents = annotation.labels.intents or {}
+            known = {turn: name for turn, name in intents.items() if turn in (truth.labels.intents or {})}
+            total += len(known)
+            right += sum((truth.labels.intents or {})[turn] == name for turn, name in known.items())
+    assert total > 0
+    assert right >= 0.8 * total
+    assert report.dialogues == 40
+    assert report.turns == 160
+    assert report.written > 0
+    for kind, found in report.kinds.items():
+        assert found.written <= found.claimed, kind
+        assert found.threshold is not None
+        assert found.threshold.bound >= 0.8 or not found.written
+    again = list(generate(result.model, made, result.calibration, thresholds, annotator="m"))
+    assert [each.annotations for each in again] == [each.annotations for each in made]  # its own labels are replaced
+
+
+def test_confidence_is_calibrated(result: TrainingResult) -> None:
+    """Claims on held-out dialogues are judged, and one temperature keeps their order."""
+    for kind, judged in result.calibration.kinds.items():
+        values = [result.calibration.calibrated(kind, float(each)) for each in judged.confidence]
+        order = judged.confidence.argsort(stable=True)
+        assert torch.equal(
+            torch.tensor(values, dtype=torch.float64)[order].sort().values,
+            torch.tensor(values, dtype=torch.float64)[order],
+        )
+    assert Calibration().calibrated("slots", 0.3) == 0.3
+    assert Calibration().threshold("slots", 0.9).threshold == float("inf")
+
+
+def test_claims_are_judged_by_labels() -> None:
+    model = train([annotated(n) for n in range(24)], replace(SHORT, held_out=0.0), SIZES).model
+    for dialogue in (music(3), annotated(3)):  # two of three annotators say what holds
+        prediction = model.predict([dialogue])[0]
+        gold = music(3).labels
+        for claim, right in judge(dialogue, claims(prediction, model.classes)):
+            if claim.kind == "intents":
+                assert right == ((gold.intents or {})[claim.place[0]] == claim.label)
+            elif claim.kind == "success":
+                assert right == ((claim.label == "reached") == (gold.goals or ())[0].success)
+            elif claim.kind == "goals":
+                assert right == (claim.place == (gold.goals or ())[0].turns)
+    assert calibrate(model, [annotated(n) for n in range(50, 60)]).kinds
+
+
+def test_long_turns_are_read_in_windows(result: TrainingResult) -> None:
+    long = Dialogue("1", (Turn("user", "play some jazz please " * 40), Turn("system", "bye")))
+    report = GenerationReport()
+    list(generate(result.model, [long, music(1)], report=report))
+    assert report.long_turns == 1
+    assert report.to_json()["long_turns"] == 1
+
+
+def test_errors(result: TrainingResult) -> None:
+    start = pretrain([music(n) for n in range(8)], replace(SHORT, epochs=1), SIZES).model
+    with pytest.raises(ValueError, match="was trained for swapped and has no labels"):
+        list(generate(start, [music(1)]))
+    with pytest.raises(ValueError, match="min_precision needs labelled dialogues"):
+        thresholds_of(result.model, Calibration(), 0.9)
+    strange = replace(music(1), labels=Labels(intents={0: "dance"}))
+    with pytest.raises(
+        ValueError, match="dialogue '1': intents must have names that the model was trained for, got 'dance'"
+    ):
+        calibrate(result.model, [strange])
+
+
+@pytest.mark.parametrize("tune", [True, False])
+def test_any_hugging_face_encoder(tmp_path: Path, tune: bool) -> None:
+    """Its weights are taken, trained or left, saved with the model, and long texts are read in windows."""
+    folder = tiny_bert(tmp_path / "bert")
+    sizes = replace(SIZES, encoder=str(folder), tune_encoder=tune)
+    settings = replace(SHORT, encoder_learning_rate=1e-3)
+    found = train([music(n) for n in range(24)], settings, sizes, out=tmp_path / "model")
+    before = LabelModel(sizes, found.model.facts).encoder.state_dict()
+    after = found.model.encoder.state_dict()
+    name = next(key for key in after if key.endswith("query.weight"))
+    assert torch.equal(before[name], after[name]) == (not tune)
+    (folder / "model.safetensors").unlink()  # what was saved stands by itself
+    loaded = load_model(tmp_path / "model")[0]
+    long = Dialogue("1", (Turn("user", "play some jazz please " * 20), Turn("system", "")))
+    for dialogue in (music(3), long):
+        one, other = (model.predict([dialogue])[0] for model in (found.model, loaded))
+        assert one.slots == other.slots
+        assert torch.equal(one.begins, other.begins)
+    assert loaded.long_turns == 1
+
+
+def test_encoders_that_do_not_fit(tmp_path: Path) -> None:
+    folder = tiny_bert(tmp_path / "bert")
+    some = [music(n) for n in range(4)]
+    with pytest.raises(ValueError, match="max_tokens must be at most 38, the places of"):
+        train(some, replace(SHORT, held_out=0.0), replace(SIZES, encoder=str(folder), max_tokens=64))
+    with pytest.raises(FileNotFoundError, match="no such directory"):
+        train(some, replace(SHORT, held_out=0.0), replace(SIZES, encoder=str(tmp_path / "none")))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="expected an encoder of transformers with its tokenizer"):
+        train(some, replace(SHORT, held_out=0.0), replace(SIZES, encoder=str(tmp_path / "empty")))
