@@ -26,6 +26,8 @@ from tercet.labeling.dialogues import (
     Turn,
 )
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
+from tercet.labeling.exploration import Question, explore
+from tercet.labeling.feedback import FeedbackModel, WeakLabels, fit_feedback, weak_labels
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
 from tercet.labeling.model import LabelModel
@@ -61,6 +63,7 @@ __all__ = [
     "Dialogue",
     "DialogueReader",
     "Epoch",
+    "FeedbackModel",
     "GenerationReport",
     "Goal",
     "Item",
@@ -69,6 +72,7 @@ __all__ = [
     "Labels",
     "ModelSettings",
     "Prediction",
+    "Question",
     "Reporter",
     "Slot",
     "Summary",
@@ -78,6 +82,7 @@ __all__ = [
     "TrainingSettings",
     "Turn",
     "Uncertain",
+    "WeakLabels",
     "agreement",
     "answers",
     "calibrate",
@@ -88,6 +93,8 @@ __all__ = [
     "dialogue_from_json",
     "dialogue_to_json",
     "expected_calibration_error",
+    "explore",
+    "fit_feedback",
     "fit_temperature",
     "generate",
     "judgements",
@@ -99,5 +106,6 @@ __all__ = [
     "save_model",
     "thresholds_of",
     "train",
+    "weak_labels",
     "write_dialogues",
 ]
