@@ -25,9 +25,9 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
-from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.exploration import Question, explore
 from tercet.labeling.feedback import FeedbackModel, WeakLabels, fit_feedback, weak_labels
+from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
 from tercet.labeling.model import LabelModel
