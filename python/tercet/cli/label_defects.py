@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.common import Json, print_json
+from tercet.cli.progress import counting
 from tercet.labeling.feedback import FeedbackModel, fit_feedback
 from tercet.labeling.reading import DialogueReader, check_suffix, write_dialogues
 
@@ -69,8 +70,7 @@ def defects_command(
 
 def fitted(data: Path, as_json: bool, user: str, always: list[str] | None, cap: float) -> FeedbackModel:
     """What is learnt from the feedback in a file."""
-    with progress_bar(Console(stderr=True, quiet=as_json)) as progress:
-        bar = progress.add_task("reading", total=None, note="")
+    with counting("reading", quiet=as_json) as (progress, bar):
         reader = DialogueReader(data, progress=lambda done, total: progress.update(bar, completed=done, total=total))
         try:
             return fit_feedback(reader, user=user, always=always or (), cap=cap)

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tercet.cli.common import Json, Threads, print_json, progress_bar, set_up
+from tercet.cli.common import Json, Threads, print_json, set_up
 from tercet.cli.label_defects import Always, Cap, User, fitted
+from tercet.cli.progress import counting
 from tercet.files import write_text
 from tercet.labeling.exploration import EXPLORED, explore
 from tercet.labeling.reading import DialogueReader
@@ -44,8 +45,7 @@ def explore_command(
         raise ValueError(f"--task must be one of {', '.join(EXPLORED)}, got {task!r}")
     labels, _ = load_model(model)
     known = fitted(data, as_json, user, always, cap) if use_feedback else None
-    with progress_bar(Console(stderr=True, quiet=as_json)) as progress:
-        bar = progress.add_task("predicting", total=None, note="")
+    with counting("predicting", quiet=as_json) as (progress, bar):
         reader = DialogueReader(data, progress=lambda done, total: progress.update(bar, completed=done, total=total))
         chosen = explore(
             DialogueReader(data), labels.predictions(reader), budget=budget, task=task, feedback=known, user=user,

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tercet.cli.common import Json, print_json, progress_bar
+from tercet.cli.common import Json, print_json
+from tercet.cli.progress import counting
 from tercet.labeling import Dialogue, write_dialogues
 from tercet.labeling.log_queries import Columns, Resources
 from tercet.labeling.logs import SessionReader
@@ -45,8 +46,7 @@ def sessions_command(
     check_suffix(out)
     others = None if columns is None else tuple(columns)
     start, turns = time.perf_counter(), 0
-    with progress_bar(Console(stderr=True, quiet=as_json)) as progress:
-        bar = progress.add_task("rows", total=None, note="")
+    with counting("rows", quiet=as_json) as (progress, bar):
         reader = SessionReader(
             logs,
             gap=gap,

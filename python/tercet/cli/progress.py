@@ -1,6 +1,9 @@
-"""What reporters of training draw on a console."""
+"""Progress as commands draw it on a console."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -33,3 +36,10 @@ class Bar:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
+
+
+@contextmanager
+def counting(what: str, *, quiet: bool) -> Iterator[tuple[Progress, TaskID]]:
+    """A bar on standard error whose total its user sets, if it has one; none where `quiet`."""
+    with progress_bar(Console(stderr=True, quiet=quiet)) as progress:
+        yield progress, progress.add_task(what, total=None, note="")

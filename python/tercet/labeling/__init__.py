@@ -26,6 +26,7 @@ from tercet.labeling.dialogues import (
     Turn,
 )
 from tercet.labeling.exploration import Question, explore
+from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
 from tercet.labeling.feedback import FeedbackModel, WeakLabels, fit_feedback, weak_labels
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
@@ -60,6 +61,7 @@ __all__ = [
     "Calibration",
     "Claim",
     "Classes",
+    "Component",
     "Dialogue",
     "DialogueReader",
     "Epoch",
@@ -94,6 +96,8 @@ __all__ = [
     "dialogue_to_json",
     "expected_calibration_error",
     "explore",
+    "failure_point",
+    "failure_point_of_assistant",
     "fit_feedback",
     "fit_temperature",
     "generate",

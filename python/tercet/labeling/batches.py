@@ -18,7 +18,7 @@ from tercet.labeling.tagging import tags_of
 from tercet.labeling.targets import Consensus, Targets, targets_of
 from tercet.labeling.text import Pieces, TextReader
 from tercet.labeling.transcribing import KEEP, OTHER, edits_between, errors, hypotheses, word_tokens
-from tercet.labeling.wide import Rows, Wide, dialogue_groups, joined, turn_groups
+from tercet.labeling.wide import Rows, Wide, dialogue_groups, joined, summaries, turn_groups
 
 Row = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
@@ -210,6 +210,13 @@ def collate(examples: Sequence[Example], tasks: Tasks, max_tokens: int, wide: tu
     )
 
 
+def turn_summaries(examples: Sequence[Example], figures: Tensor) -> Tensor:
+    """`summaries` of the figures of all examples' turns."""
+    turns = [example.dialogue.turns for example in examples]
+    by_user = torch.tensor([turn.speaker == "user" for each in turns for turn in each])
+    return summaries(figures, by_user, torch.tensor([len(each) for each in turns]))
+
+
 def wide_figures(
     examples: Sequence[Example], wide: tuple[Wide | None, Wide | None]
 ) -> tuple[Tensor | None, Tensor | None]:
@@ -220,12 +227,12 @@ def wide_figures(
         return whole if whole.numel() else None, turns if turns.numel() else None
     rows_of: Rows
     found: list[Tensor | None] = [None, None]
-    if wide[0] is not None:
-        rows_of = joined([example.wide_whole for example in examples if example.wide_whole is not None])
-        found[0] = wide[0](rows_of)
     if wide[1] is not None:
         rows_of = joined([row for example in examples for row in example.wide_turns or ()])
         found[1] = wide[1](rows_of)
+    if wide[0] is not None:
+        rows_of = joined([example.wide_whole for example in examples if example.wide_whole is not None])
+        found[0] = wide[0](rows_of, None if found[1] is None else turn_summaries(examples, found[1]))
     return found[0], found[1]
 
 

@@ -106,8 +106,11 @@ class LabelModel(nn.Module):
             self.beginning = nn.Parameter(0.1 * torch.randn(width))
             self.choice = Linear(3 * dim, 1)
         self.wide_whole, self.wide_turns = (
-            None if features is None else Wide(features, outputs)
-            for features, outputs in ((facts.whole_features, 1), (facts.turn_features, _columns(tasks)))
+            None if features is None else Wide(features, outputs, extra)
+            for features, outputs, extra in (
+                (facts.whole_features, 1, 0 if facts.turn_features is None else 8 * _columns(tasks)),
+                (facts.turn_features, _columns(tasks), 0),
+            )
         )
         self.prepare = Preparer(tasks, PartReader(vocabulary, settings.feedback), self.reader, self.wide)
 

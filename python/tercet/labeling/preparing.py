@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from tercet.labeling.batches import Example
+from tercet.labeling.batches import Example, turn_summaries
 from tercet.labeling.dialogues import Dialogue
 from tercet.labeling.features import VocabularyMaker
 from tercet.labeling.heads import PARTS, WIDE_PARTS, Tasks
@@ -24,7 +24,7 @@ from tercet.labeling.transcribing import EditCounter
 from tercet.labeling.wide import FOLDS, Hashes, Wide, dialogue_groups, joined, turn_groups
 
 Source = Callable[[], Iterable[Dialogue]]
-_PENALTIES, _TURN_PENALTIES = (0.3, 1.0, 3.0), (1.0,)
+_PENALTIES, _TURN_PENALTIES = (1.0, 2.0, 4.0), (1.0,)
 
 
 def source_of(dialogues: Sequence[Dialogue] | Callable[[], Iterable[Dialogue]]) -> Source:
@@ -107,11 +107,6 @@ def fit_wide(
     turn_figures = [torch.zeros(len(example.parts.speakers), 0) for example in examples]
     whole, turns = None, None
     targets = [example.targets for example in examples if example.targets is not None]
-    if "whole_success" in model_tasks.parts:
-        groups = [dialogue_groups(example.dialogue) for example in examples]
-        wanted = torch.tensor([[each.whole_success] for each in targets])
-        weights = torch.tensor([[each.whole_weight] for each in targets])
-        whole, whole_figures = _fitted(groups, wanted, weights, torch.arange(len(examples)) % FOLDS, _PENALTIES)
     columns = model_tasks.wide_columns()
     if columns:
         every = [groups for example in examples for groups in turn_groups(example.dialogue)]
@@ -124,6 +119,14 @@ def fit_wide(
         folds = torch.repeat_interleave(torch.arange(len(targets)) % FOLDS, counts)
         turns, figures = _fitted(every, wanted, weights, folds, _TURN_PENALTIES)
         turn_figures = list(figures.split(counts.tolist()))
+    if "whole_success" in model_tasks.parts:
+        groups = [dialogue_groups(example.dialogue) for example in examples]
+        wanted = torch.tensor([[each.whole_success] for each in targets])
+        weights = torch.tensor([[each.whole_weight] for each in targets])
+        folds, extra = torch.arange(len(examples)) % FOLDS, None
+        if turns is not None:
+            extra = turn_summaries(examples, torch.cat(turn_figures))
+        whole, whole_figures = _fitted(groups, wanted, weights, folds, _PENALTIES, extra)
     return whole, turns, list(zip(whole_figures.split(1), turn_figures, strict=True))
 
 
@@ -137,11 +140,16 @@ def _stacked(values: Sequence[object], sizes: Sequence[int] | None) -> Tensor:
 
 
 def _fitted(
-    groups: Sequence[list[Hashes]], wanted: Tensor, weights: Tensor, folds: Tensor, penalties: Sequence[float]
+    groups: Sequence[list[Hashes]],
+    wanted: Tensor,
+    weights: Tensor,
+    folds: Tensor,
+    penalties: Sequence[float],
+    extra: Tensor | None = None,
 ) -> tuple[Wide, Tensor]:
-    wide = Wide.counted(groups, wanted.shape[1])
+    wide = Wide.counted(groups, wanted.shape[1], 0 if extra is None else extra.shape[1])
     rows = joined([wide.row(each) for each in groups])
-    return wide, wide.fit(rows, wanted, weights, folds, penalties)
+    return wide, wide.fit(rows, wanted, weights, folds, penalties, extra)
 
 
 def batches_of(

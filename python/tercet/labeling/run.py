@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from tercet.checkpoints import Checkpoint, check_same, finish_checkpoint, save_checkpoint
 from tercet.labeling import storage
+from tercet.labeling.annotators import consensus_of
 from tercet.labeling.batches import Batch, Example
 from tercet.labeling.calibrating import Calibration, calibrate
-from tercet.labeling.consensus import consensus_of
 from tercet.labeling.heads import loss_of
 from tercet.labeling.model import LabelModel, Output
 from tercet.labeling.preparing import Source, Survey, batches_of, fit_wide, is_held_out

@@ -6,6 +6,8 @@ weighted (1 + log count) log((1 + items) / (1 + items with it)), each group scal
     sum over items of w_i |x_i beta - y_i|^2 + penalty |beta|^2
 
 by conjugate gradients. What training sees of an item comes from weights that were fitted without it (cross-fitting).
+A dialogue has further features: the cross-fitted figures of its turns, summarised (`summaries`), each with mean 0 and
+deviation _SHARE: what its turns look like says more of its outcome than words alone.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ MOST = 1 << 17  # features
 FOLDS = 5
 _STEPS, _TOLERANCE = 60, 1e-4
 _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd: two words, in order
+_SHARE = 0.2
 _CONSTANT = 3.0  # the value of the feature that all items have: its weight is hardly held back
 
 
@@ -70,17 +73,38 @@ def joined(rows: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 
 
 def dialogue_groups(dialogue: Dialogue) -> list[Hashes]:
-    """The features of a dialogue: all that each side says, its last turn and each side's, the user's later turns."""
+    """The features of a dialogue: all that each side says, and its last turn; a user's only turn is no last one."""
     turns, none = dialogue.turns, np.zeros(0, np.uint64)
     own = {speaker: [turn for turn in turns if turn.speaker == speaker] for speaker in SPEAKERS}
-    groups = [
-        np.concatenate([none, *(_grams(turn.text, turn.speaker) for turn in turns)]),
-        _grams(turns[-1].text, f"last {turns[-1].speaker}"),
-        *(_grams(said[-1].text, f"last of {speaker}") for speaker, said in own.items() if said),
-        np.concatenate([none, *(_grams(turn.text, "later") for turn in own["user"][1:])]),
-    ]
+    groups = []
+    for speaker, said in own.items():
+        groups.append(np.concatenate([none, *(_grams(turn.text, speaker) for turn in said)]))
+        if len(said) > (speaker == "user"):
+            groups.append(_grams(said[-1].text, f"last of {speaker}"))
     shape = [f"turns {min(len(turns), 12)}", f"ends {turns[-1].speaker}"]
     return [*groups, _hashes(shape)]
+
+
+def summaries(figures: Tensor, by_user: Tensor, sizes: Tensor) -> Tensor:
+    """Of the figures of turns [num_turns, columns], by dialogue: [num_dialogues, 8 columns]. They are those of the last
+    turn, of each side's last, of the first, the highest of each side, their mean and sum; 0 of a side that is silent.
+
+    Args:
+        figures: of the turns of all dialogues, one after the other.
+        by_user: bool [num_turns]. sizes: int64 [num_dialogues].
+    """
+    starts = sizes.cumsum(0) - sizes
+    dialogue = torch.repeat_interleave(sizes)
+    place = torch.arange(len(figures))
+    parts = [figures[starts + sizes - 1], figures[starts]]
+    for side in (by_user, ~by_user):
+        low = figures.new_full((len(sizes), figures.shape[1]), -torch.inf)
+        index = dialogue[side, None].expand(-1, figures.shape[1])
+        highest = low.scatter_reduce(0, index, figures[side], "amax")
+        last = torch.full_like(sizes, -1).scatter_reduce(0, dialogue[side], place[side], "amax")
+        parts += [highest.masked_fill(last[:, None] < 0, 0), figures[last].masked_fill(last[:, None] < 0, 0)]
+    total = torch.zeros(len(sizes), figures.shape[1]).index_add_(0, dialogue, figures)
+    return torch.cat([*parts, total, total / sizes[:, None]], 1)
 
 
 def turn_groups(dialogue: Dialogue) -> list[list[Hashes]]:
@@ -102,22 +126,27 @@ class Wide(nn.Module):
     """Features and weights for `num_outputs` figures of an item.
 
     Attributes:
-        hashes: int64 [num_features], ascending; idf: float32 [num_features]; weight: float32 [num_features + 1,
-            num_outputs], the last row that of the constant feature.
+        hashes: int64 [num_features], ascending; idf: float32 [num_features]; weight: float32 [num_features + 1 +
+            num_extra, num_outputs], after the features' rows that of the constant one, then those of extra figures.
+        middle, scale: float32 [num_extra]: extra figures are taken as (figure - middle) * scale.
     """
 
     hashes: Tensor
     idf: Tensor
     weight: Tensor
+    middle: Tensor
+    scale: Tensor
 
-    def __init__(self, num_features: int, num_outputs: int) -> None:
+    def __init__(self, num_features: int, num_outputs: int, num_extra: int = 0) -> None:
         super().__init__()
         self.register_buffer("hashes", torch.zeros(num_features, dtype=torch.int64))
         self.register_buffer("idf", torch.zeros(num_features))
-        self.register_buffer("weight", torch.zeros(num_features + 1, num_outputs))
+        self.register_buffer("weight", torch.zeros(num_features + 1 + num_extra, num_outputs))
+        self.register_buffer("middle", torch.zeros(num_extra))
+        self.register_buffer("scale", torch.zeros(num_extra))
 
     @classmethod
-    def counted(cls, items: Iterable[list[Hashes]], num_outputs: int) -> Wide:
+    def counted(cls, items: Iterable[list[Hashes]], num_outputs: int, num_extra: int = 0) -> Wide:
         """With the features that two items or more have, `MOST` at most, and no weights yet."""
         met: list[Hashes] = [np.unique(np.concatenate(groups)) for groups in items if groups]
         features, counts = np.unique(np.concatenate([np.zeros(0, np.uint64), *met]), return_counts=True)
@@ -127,7 +156,7 @@ class Wide(nn.Module):
             kept = np.sort(np.argsort(-counts, kind="stable")[:MOST])
             features, counts = features[kept], counts[kept]
         order = np.argsort(features.view(np.int64))
-        made = cls(len(features), num_outputs)
+        made = cls(len(features), num_outputs, num_extra)
         made.hashes.copy_(torch.from_numpy(features.view(np.int64)[order]))
         made.idf.copy_(torch.from_numpy(np.log((1 + len(met)) / (1 + counts[order])).astype(np.float32)))
         return made
@@ -147,7 +176,15 @@ class Wide(nn.Module):
             values.append(weights / max(float(np.sqrt(np.square(weights).sum())), 1e-9))
         return np.concatenate(columns), np.concatenate(values).astype(np.float32)
 
-    def fit(self, rows: Rows, wanted: Tensor, weights: Tensor, folds: Tensor, penalties: Sequence[float]) -> Tensor:
+    def fit(
+        self,
+        rows: Rows,
+        wanted: Tensor,
+        weights: Tensor,
+        folds: Tensor,
+        penalties: Sequence[float],
+        extra: Tensor | None = None,
+    ) -> Tensor:
         """Set the weights; the figures [num_rows, num_outputs] of each row by weights of the other folds.
 
         Args:
@@ -155,7 +192,12 @@ class Wide(nn.Module):
             wanted, weights: float32 [num_rows, num_outputs]; weight 0: nothing is known.
             folds: int64 [num_rows], in 0..FOLDS - 1: rows of a dialogue belong together.
             penalties: the one whose cross-fitted figures are nearest is taken.
+            extra: float32 [num_rows, num_extra], cross-fitted too.
         """
+        if extra is not None:
+            self.middle.copy_(extra.mean(0))
+            self.scale.copy_(_SHARE / extra.std(0, correction=0).clamp(min=1e-3))
+            rows = self._beside(rows, extra)
         size = self.weight.shape[0]
         best, error = penalties[0], float("inf")
         figures = torch.zeros_like(wanted)
@@ -171,9 +213,23 @@ class Wide(nn.Module):
         self.weight.copy_(_ridge(rows, size, wanted, weights, best))
         return figures
 
-    def forward(self, rows: Rows) -> Tensor:
+    def forward(self, rows: Rows, extra: Tensor | None = None) -> Tensor:
         """[num_rows, num_outputs]."""
-        return rows.times(self.weight)
+        return (rows if extra is None else self._beside(rows, extra)).times(self.weight)
+
+    def _beside(self, rows: Rows, extra: Tensor) -> Rows:
+        """Rows with extra figures at their ends."""
+        first, count = len(self.hashes) + 1, extra.shape[1]
+        values = (extra - self.middle) * self.scale
+        ends = rows.offsets[1:].repeat_interleave(count)
+        place = torch.arange(len(ends)) + ends
+        total = len(rows.columns) + len(ends)
+        old = torch.ones(total, dtype=torch.bool)
+        old[place] = False
+        columns, joint = torch.empty(total, dtype=torch.int64), torch.empty(total)
+        columns[old], joint[old] = rows.columns, rows.values
+        columns[place], joint[place] = torch.arange(first, first + count).repeat(len(extra)), values.flatten()
+        return Rows(columns, joint, rows.offsets + torch.arange(len(rows.offsets)) * count)
 
 
 def _ridge(rows: Rows, num_features: int, wanted: Tensor, weights: Tensor, penalty: float) -> Tensor:

@@ -29,6 +29,7 @@ _FIT = 128  # strings that features are normalised by
 _LARGEST_GRADIENT = 1.0
 _RATE = 0.05  # of the controller
 _WIDEST_SHIFT, _HALVINGS = 4.0, 12  # of thresholds, in logits
+_MEET_EVERY = 5  # epochs of settling: as blocks change, so does the share that their gates leave on
 _RISE = 0.04  # share of the steps over which the learning rate rises
 _AFTER_WARM_UP = (
     "gates",
@@ -205,7 +206,8 @@ class Run:
         """Fresh strings, once each."""
         started = time.perf_counter()
         epoch, target = len(self.history) + 1, self.settings.target_compute
-        if epoch == self.settings.settle_epoch + 1 and target is not None:
+        settled = epoch - self.settings.settle_epoch - 1
+        if target is not None and settled >= 0 and settled % _MEET_EVERY == 0:
             self.meet_target(target)
         self.model.train()
         batches = self._batches(epoch, self.settings.batch_size, self.settings.batches)

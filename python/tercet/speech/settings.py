@@ -53,10 +53,10 @@ class TrainingSettings:
     The blocks all run for the share `warm_up` of the steps. Then arbitrators decide, and what they leave on costs
     `cost_weight` times its share of the encoder's multiply-adds; the weight rises linearly over the share `ramp` of the
     steps. With `target_compute` a controller finds the weight instead (`tercet.nn.CostWeight`), and the target falls
-    from 1 over the share `ramp`; thresholds are then shifted so that it is met without noise in the gates.
+    from 1 over the share `ramp`.
 
     In the last share `settle` of the steps gates are decided without noise, as in use, and learn no more: the blocks
-    learn to do with what they get.
+    learn to do with what they get. With a target, thresholds are shifted now and then so that it stays met.
 
     Attributes:
         cost_weight: of compute in the loss; 0: compute is free.
@@ -85,11 +85,11 @@ class TrainingSettings:
     cost_weight: float = 0.0
     target_compute: float | None = None
     warm_up: float = 0.4
-    ramp: float = 0.2
-    settle: float = 0.35
+    ramp: float = 0.1
+    settle: float = 0.5
     temperature: float = 1.0
     last_temperature: float = 1.0
-    epochs: int = 100
+    epochs: int = 200
     batches: int = 16
     batch_size: int = 16
     learning_rate: float = 3e-3

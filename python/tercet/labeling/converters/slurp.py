@@ -11,7 +11,8 @@ One dialogue of one turn for each recording of the test set whose recognised tex
                slot         A and B have wrong entities
                recognition  the recognised text is not the true one
                other        the texts are equal, and yet A is wrong
-             Entities are pairs of type and words, in lower case and any order.
+             Entities are pairs of type and words, in lower case and any order. This is `failure_point` of recognition
+             and, side by side, intent and slots, of which it is known what they make of true input.
   metadata   slurp_id (recordings of one sentence share it: split by it), group (headset or far-field), split
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 from tercet.labeling.converters.layout import find_files, in_layout
 from tercet.labeling.dialogues import Dialogue, Labels, Trace, Turn
+from tercet.labeling.failure_points import Component, failure_point
 
 _RECOGNISED = "multi_slurp_hermit_predictions.jsonl"
 _TRUE = "gold_hermit_predictions.jsonl"
@@ -99,15 +101,9 @@ def _failure_point(recognised: _Record, sentence: _Record, understood: _Record) 
     entities = sorted(
         (entity["type"], " ".join(words[word] for word in entity["span"]).lower()) for entity in sentence["entities"]
     )
-    both = (recognised, understood)
-    wrong_intent = [any(guess[name] != sentence[name] for name in ("scenario", "action")) for guess in both]
-    wrong_entities = [
-        sorted((entity["type"], entity["filler"].lower()) for entity in guess["entities"]) != entities for guess in both
-    ]
-    if not wrong_intent[0] and not wrong_entities[0]:
-        return "correct"
-    if all(wrong_intent):
-        return "intent"
-    if all(wrong_entities):
-        return "slot"
-    return "recognition" if recognised["text"] != sentence["sentence"] else "other"
+    intents, slots = [], []  # of the recognised and of the true text: is it right?
+    for guess in (recognised, understood):
+        intents.append(all(guess[name] == sentence[name] for name in ("scenario", "action")))
+        slots.append(sorted((entity["type"], entity["filler"].lower()) for entity in guess["entities"]) == entities)
+    heard = Component("recognition", recognised["text"] == sentence["sentence"])
+    return failure_point([heard, [Component("intent", *intents), Component("slot", *slots)]])
