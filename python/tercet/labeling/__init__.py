@@ -25,7 +25,9 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.exploration import Question, explore
 from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
+from tercet.labeling.feedback import FeedbackModel, WeakLabels, fit_feedback, weak_labels
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
@@ -63,6 +65,7 @@ __all__ = [
     "Dialogue",
     "DialogueReader",
     "Epoch",
+    "FeedbackModel",
     "GenerationReport",
     "Goal",
     "Item",
@@ -71,6 +74,7 @@ __all__ = [
     "Labels",
     "ModelSettings",
     "Prediction",
+    "Question",
     "Reporter",
     "Slot",
     "Summary",
@@ -80,6 +84,7 @@ __all__ = [
     "TrainingSettings",
     "Turn",
     "Uncertain",
+    "WeakLabels",
     "agreement",
     "answers",
     "calibrate",
@@ -90,8 +95,10 @@ __all__ = [
     "dialogue_from_json",
     "dialogue_to_json",
     "expected_calibration_error",
+    "explore",
     "failure_point",
     "failure_point_of_assistant",
+    "fit_feedback",
     "fit_temperature",
     "generate",
     "judgements",
@@ -103,5 +110,6 @@ __all__ = [
     "save_model",
     "thresholds_of",
     "train",
+    "weak_labels",
     "write_dialogues",
 ]
