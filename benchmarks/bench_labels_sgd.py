@@ -3,7 +3,8 @@
     python benchmarks/bench_labels_sgd.py --work WORK [--systems full,pretrained,no_ridge,no_context] [--epochs N]
 
 trains on dev and tests on test; its train split is not at hand. A share of the labels is that of whole dialogues, the
-same ones for all systems, each share within the next. Systems:
+same ones for all systems, each share within the next; a smaller one is gone over more often, five times as often at
+most. Systems:
 
 - full: the label model.
 - pretrained: the same after pre-training on all of dev without its labels (answers swapped between dialogues).
@@ -47,6 +48,7 @@ from tercet.labeling.settings import ModelSettings, TrainingSettings
 from tercet.labeling.training import train
 
 SHARES = (0.05, 0.2, 1.0)
+MOST_ROUNDS = 5  # times the epochs, for fewer dialogues
 SIZES = ModelSettings()
 SYSTEMS = {
     "full": (SIZES, SHARES),
@@ -106,12 +108,13 @@ class Bench:
         """Train and test, unless that was done."""
         sizes, _ = SYSTEMS[system]
         own = share_of(self.dev, share, self.training.seed)
-        settings = {**settings_of(self.training, sizes), "dialogues": len(own)}
+        training = replace(self.training, epochs=round(self.training.epochs * min(MOST_ROUNDS, 1 / share)))
+        settings = {**settings_of(training, sizes), "dialogues": len(own)}
 
         def run() -> dict[str, Any]:
             start = self._pretrained(sizes) if system == "pretrained" else None
             begun = time.perf_counter()
-            model = train(own, self.training, sizes, start=start).model
+            model = train(own, training, sizes, start=start).model
             said = [decide(each, model.classes).labels for each in model.predict(self.test)]
             return {"seconds": time.perf_counter() - begun, "counts": counts(self.test, said, self.known)}
 
@@ -180,7 +183,12 @@ def markdown(made: dict[str, Any]) -> str:
         ]),
         "",
     ]  # fmt: skip
-    return "\n".join([*lines, *(f"- {note}" for note in made.get("notes", ())), ""])
+    for name, each in made["differences"].items():
+        shown = [title for title, what in zip(TITLES, FIGURES, strict=True) if each[what]["low"] > 0]
+        lost = [title for title, what in zip(TITLES, FIGURES, strict=True) if each[what]["high"] < 0]
+        told = f"- {name}: a gain beyond chance in {', '.join(shown) or 'nothing'}"
+        lines.append(told + (f"; a loss in {', '.join(lost)}." if lost else "."))
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:
