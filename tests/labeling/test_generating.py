@@ -176,6 +176,13 @@ def test_any_hugging_face_encoder(tmp_path: Path, tune: bool) -> None:
         assert one.slots == other.slots
         assert torch.equal(one.begins, other.begins)
     assert loaded.long_turns == 1
+    (folder / "config.json").unlink()
+    more = train(
+        [music(n) for n in range(8)],
+        replace(settings, epochs=1, learning_rate=1e-12, encoder_learning_rate=1e-12),
+        start=loaded,
+    )
+    torch.testing.assert_close(more.model.encoder.state_dict()[name], after[name])
 
 
 def test_encoders_that_do_not_fit(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ class LabelModel(nn.Module):
         super().__init__()
         self.settings, self.facts, tasks, dim = settings, facts, facts.tasks, settings.dim
         self.long_turns = 0
+        self.folder = folder or (None if settings.encoder is None else Path(settings.encoder))
         self.reader, self.encoder = _encoder(settings, facts, folder)
         width = self.encoder.vector.in_features // 2
         vocabulary = facts.vocabulary

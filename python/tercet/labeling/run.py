@@ -28,7 +28,7 @@ from tercet.labeling.settings import ModelSettings, TrainingSettings
 
 _RISE = 0.1  # share of the steps over which the learning rate rises
 _LARGEST_GRADIENT = 1.0
-_MEASURED = 256  # dialogues whose texts gates are set by
+_MEASURED = 64  # dialogues whose texts gates are set by
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Run:
         self.consensus = consensus_of(self.learnt) if settings.soft == "consensus" else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_key(settings.seed, 0))
-            self.model = LabelModel(self.sizes, facts)
+            self.model = LabelModel(self.sizes, facts, None if start is None else start.folder)
         if start is not None:
             take_over(self.model, start)
         self.ready = self._prepare()

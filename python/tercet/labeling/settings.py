@@ -44,7 +44,7 @@ class ModelSettings:
     encoder: str | None = None
     tune_encoder: bool = True
     gates: str = "on"
-    dropout: float = 0.1
+    dropout: float = 0.3
     feedback: bool = True
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class TrainingSettings:
         ValueError: a setting is out of range.
     """
 
-    epochs: int = 12
+    epochs: int = 6
     batch_size: int = 16
     learning_rate: float = 2e-3
     encoder_learning_rate: float = 5e-5
