@@ -10,6 +10,7 @@ from tercet.labeling.agreement import (
     krippendorff_alpha,
     least_certain,
 )
+from tercet.labeling.baseline import TfidfRidge
 from tercet.labeling.calibrating import Calibration, calibrate
 from tercet.labeling.converters import CONVERTERS
 from tercet.labeling.dialogues import (
@@ -25,6 +26,7 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
+from tercet.labeling.evaluating import Predictor, evaluate
 from tercet.labeling.exploration import Question, explore
 from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
 from tercet.labeling.feedback import FeedbackModel, WeakLabels, fit_feedback, weak_labels
@@ -74,10 +76,12 @@ __all__ = [
     "Labels",
     "ModelSettings",
     "Prediction",
+    "Predictor",
     "Question",
     "Reporter",
     "Slot",
     "Summary",
+    "TfidfRidge",
     "Threshold",
     "Trace",
     "TrainingResult",
@@ -94,6 +98,7 @@ __all__ = [
     "decide",
     "dialogue_from_json",
     "dialogue_to_json",
+    "evaluate",
     "expected_calibration_error",
     "explore",
     "failure_point",
