@@ -49,6 +49,7 @@ SIGNALS = {
 SHARE_OF_WRONG_WORDS = 1 / 3
 SEED_CALLS = 40  # with gold, before any question
 BUDGETS = 100, 300, 1000
+FIRST_SEED = 10  # the defaults of `explore` were chosen by figures of seeds 0 to 3
 
 Floats = np.ndarray
 
@@ -213,7 +214,7 @@ def measure_explore(learnt: Sequence[Dialogue], tested: Sequence[Dialogue], opti
     """Answers to chosen questions and to random ones, at equal budgets: the mean over seeds of what is tested."""
     words, truth = Words(), truth_of(tested)
     found: dict[tuple[str, int], list[list[float]]] = {}
-    for seed in range(options.seeds):
+    for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         order = np.random.default_rng(seed).permutation(len(learnt))
         known = [learnt[place] for place in order[:SEED_CALLS]]
         pool = [learnt[place] for place in order[SEED_CALLS:]]
@@ -244,12 +245,16 @@ def measure_explore(learnt: Sequence[Dialogue], tested: Sequence[Dialogue], opti
                 found.setdefault((way, budget), []).append([*map(float, figures(now(tested), truth))])
     rows = []
     for (way, budget), each in sorted(found.items(), key=lambda pair: pair[0][1]):
-        mean, error = np.mean(each, 0), np.std(each, 0, ddof=1) / len(each) ** 0.5
-        rows.append([way, str(budget), *(f"{a:.3f} ± {b:.3f}" for a, b in zip(mean, error, strict=True))])
+        cells = [f"{mean:.3f}" for mean in np.mean(each, 0)]
+        for place in (0, 1):  # of the same draws
+            apart = np.array(each)[:, place] - np.array(found.get(("random", budget), each))[:, place]
+            cells.append(f"{apart.mean():+.3f} ± {apart.std(ddof=1) / len(apart) ** 0.5:.3f}" if apart.any() else "")
+        rows.append([way, str(budget), *cells])
+    names = ["questions", "budget", *FIGURES, f"{FIGURES[0]}, less random", f"{FIGURES[1]}, less random"]
     return (
         f"Gold of {SEED_CALLS} calls first; then answers (simulated, as in the table of signals) to so many questions"
-        f" about the other {len(learnt) - SEED_CALLS:,} calls. Mean and standard error of {options.seeds} draws of"
-        " calls and answers.\n\n" + table(["questions", "budget", *FIGURES], rows)
+        f" about the other {len(learnt) - SEED_CALLS:,} calls. Means of {options.seeds} draws of calls and answers,"
+        " and of what is above random questions of the same draws, with its standard error.\n\n" + table(names, rows)
     )
 
 

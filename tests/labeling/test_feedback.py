@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.labeling import Annotation, Dialogue, Labels, Turn
+from tercet.labeling import Annotation, Classes, Dialogue, Labels, Turn
 from tercet.labeling.feedback import Signal, fit_feedback, weak_labels
 from tercet.labeling.requests import Request, normalised, request_of
+from tercet.labeling.targets import targets_of
 
 ASK, DONE = "play jazz", "Playing jazz."
 
@@ -175,6 +176,9 @@ def test_soft_targets_for_training() -> None:
     (made,) = soft.annotations
     assert made.labels.defects == (0, 1)
     assert made.confidence["defects"] == tuple(model.weak_labels(dialogues[0]).defects.tolist())
+    targets = targets_of(soft, Classes())
+    np.testing.assert_allclose(targets.defects, model.weak_labels(dialogues[0]).defects.numpy())
+    assert targets.defects_weight.all()
     gold, never = call(0, "bad", defects=(1,), stop=True), call(0, "never asked")
     by_hand = Dialogue("1", dialogues[0].turns, annotations=(Annotation("ann", Labels(defects=())),))
     for other in (gold, never, by_hand):

@@ -173,3 +173,17 @@ def test_many_groups_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = fit_votes(cells, *prior)
     np.testing.assert_allclose(whole.groups, parts.groups, atol=1e-6)
     assert whole.history[-1] == pytest.approx(parts.history[-1])
+
+
+@given(seeds, st.integers(1, 60))
+def test_groups_that_are_alike_are_done_at_once(seed: int, num_groups: int) -> None:
+    groups, votes, gold = draw(seed, [1] * num_groups, 2)
+    prior = np.array([0.7, 0.5]), np.array([0.2, 0.1])
+    together = fit_votes(cells_of(groups, votes, gold), *prior, iterations=10, tolerance=0)
+    halves = Cells(
+        np.repeat(groups, 2), np.repeat(np.arange(num_groups), 2), np.full(2 * num_groups, 0.5), votes.astype(np.int8),
+        gold.astype(np.int8), num_groups,
+    )  # fmt: skip
+    apart = fit_votes(halves, *prior, iterations=10, tolerance=0)
+    np.testing.assert_allclose(together.groups, apart.groups, atol=1e-5)
+    np.testing.assert_allclose(together.history, apart.history, rtol=1e-5, atol=1e-5)

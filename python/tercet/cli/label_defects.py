@@ -13,7 +13,7 @@ from rich.text import Text
 from tercet.cli.common import Json, print_json
 from tercet.cli.progress import counting
 from tercet.labeling.feedback import FeedbackModel, fit_feedback
-from tercet.labeling.reading import DialogueReader
+from tercet.labeling.reading import DialogueReader, check_suffix, write_dialogues
 
 _USER_HELP = "The key of metadata that names the user; where it is absent each dialogue has a user of its own."
 _ALWAYS_HELP = "A signal that counts as false where the log leaves it out, on the system's turns; may be repeated."
@@ -29,17 +29,25 @@ def defects_command(
     always: Always = None,
     cap: Cap = 1.0,
     alpha: Annotated[float, typer.Option(help="A bound is wrong with this probability.")] = 0.05,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the dialogues here with weak labels of defects, to train on alone.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Rank requests by a lower bound of how often they go wrong: feedback of all users, each signal by how it errs.
 
     A request is what was asked, in the same words, and what the system did. How signals err is learnt from the file,
-    with what gold labels of defects it has.
+    with what gold labels of defects it has. With --out, dialogues without labels of defects get an annotation by
+    `feedback` that names every turn, with the probability of a defect as its confidence: soft targets of training.
     """
+    if out is not None:
+        check_suffix(out)
     if not 0 < alpha < 0.5:
         raise ValueError(f"--alpha must be between 0 and 0.5, got {alpha}")
     model = fitted(data, as_json, user, always, cap)
     ranked = model.ranked(alpha=alpha, top=top)
+    if out is not None:
+        write_dialogues(out, map(model.annotated, DialogueReader(data)))
     if as_json:
         print_json({
             "file": str(data),

@@ -30,7 +30,7 @@ def explore_command(
     use_feedback: Annotated[
         bool, typer.Option("--feedback", help="The file has feedback: take into account what it tells of requests.")
     ] = False,
-    per_request: Annotated[int, typer.Option(min=1, help="The most turns of one request.")] = 8,
+    per_request: Annotated[int, typer.Option(min=1, help="The most turns of one request.")] = 3,
     user: User = "user",
     always: Always = None,
     cap: Cap = 1.0,

@@ -27,7 +27,9 @@ from tercet.labeling.dialogues import (
     Turn,
 )
 from tercet.labeling.evaluating import Predictor, evaluate
+from tercet.labeling.exploration import Question, explore
 from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
+from tercet.labeling.feedback import FeedbackModel, WeakLabels, fit_feedback, weak_labels
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
 from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
 from tercet.labeling.judgements import Item, Judgements, answers, judgements
@@ -65,6 +67,7 @@ __all__ = [
     "Dialogue",
     "DialogueReader",
     "Epoch",
+    "FeedbackModel",
     "GenerationReport",
     "Goal",
     "Item",
@@ -74,6 +77,7 @@ __all__ = [
     "ModelSettings",
     "Prediction",
     "Predictor",
+    "Question",
     "Reporter",
     "Slot",
     "Summary",
@@ -84,6 +88,7 @@ __all__ = [
     "TrainingSettings",
     "Turn",
     "Uncertain",
+    "WeakLabels",
     "agreement",
     "answers",
     "calibrate",
@@ -95,8 +100,10 @@ __all__ = [
     "dialogue_to_json",
     "evaluate",
     "expected_calibration_error",
+    "explore",
     "failure_point",
     "failure_point_of_assistant",
+    "fit_feedback",
     "fit_temperature",
     "generate",
     "judgements",
@@ -108,5 +115,6 @@ __all__ = [
     "save_model",
     "thresholds_of",
     "train",
+    "weak_labels",
     "write_dialogues",
 ]

@@ -37,7 +37,7 @@ from tercet.labeling.dialogues import Dialogue
 from tercet.labeling.feedback import SIGNALS, FeedbackModel, Signal
 from tercet.labeling.predictions import Prediction
 from tercet.labeling.requests import ACTIONS, Request, request_of
-from tercet.labeling.votes import GRID, Floats
+from tercet.labeling.votes import GRID, Floats, entropy
 
 EXPLORED = {
     "defects": "system",
@@ -94,8 +94,8 @@ def explore(
     user: str = "user",
     actions: Sequence[str] = ACTIONS,
     answer: Signal = SIGNALS["answer"],
-    strength: float = 2.0,
-    per_request: int = 8,
+    strength: float = 40.0,
+    per_request: int = 3,
 ) -> list[Question]:
     """The turns whose feedback would help most, the best first, `budget` at most.
 
@@ -252,7 +252,7 @@ def _after_answers(rates: Floats, answer: Signal, most: int) -> tuple[Floats, Fl
         given = ways * says_wrong[:, None] ** wrong * (1 - says_wrong[:, None]) ** (asked - wrong)  # [grid, answers]
         likely = rates @ given
         means = (rates * GRID) @ given / np.maximum(likely, 1e-300)
-        uncertain[:, asked] = (likely * _entropy(means)).sum(1)
+        uncertain[:, asked] = (likely * entropy(means)).sum(1)
         told[:, asked] = (likely * _information(means, answer)).sum(1)
     return uncertain, told
 
@@ -260,12 +260,5 @@ def _after_answers(rates: Floats, answer: Signal, most: int) -> tuple[Floats, Fl
 def _information(share: Floats, answer: Signal) -> Floats:
     """Bits that an answer tells of a turn that is wrong with this probability."""
     says = share * answer.sensitivity + (1 - share) * answer.false_alarm
-    noise = share * _entropy(np.array(answer.sensitivity)) + (1 - share) * _entropy(np.array(answer.false_alarm))
-    return np.asarray(_entropy(says) - noise)
-
-
-def _entropy(share: Floats) -> Floats:
-    """Of yes and no, in bits."""
-    clipped = np.clip(share, 1e-300, 1)
-    rest = np.clip(1 - share, 1e-300, 1)
-    return np.asarray(-(clipped * np.log2(clipped) + rest * np.log2(rest)))
+    noise = share * entropy(np.array(answer.sensitivity)) + (1 - share) * entropy(np.array(answer.false_alarm))
+    return np.asarray(entropy(says) - noise)

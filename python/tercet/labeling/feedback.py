@@ -28,7 +28,7 @@ from torch import Tensor
 
 from tercet.labeling.dialogues import SPEAKERS, Annotation, Dialogue, Labels
 from tercet.labeling.requests import ACTIONS, Request, request_of
-from tercet.labeling.votes import Cells, Floats, Ids, Votes, fit_votes
+from tercet.labeling.votes import Cells, Floats, Ids, Votes, entropy, fit_votes
 
 ANNOTATOR = "feedback"  # of weak labels that are put into dialogues
 
@@ -113,7 +113,7 @@ class WeakLabels:
     Attributes:
         defects: float32 [T], P(the system got the turn wrong): a soft target.
         weight: float32 [T], in 0..1. 1 where there is feedback on the turn itself or gold; where there is only of its
-            request, the share of the variance of requests' defect rates that this explains; 0 where nothing is known.
+            request, the share of the entropy of a turn without any evidence that this takes away, if it does.
     """
 
     defects: Tensor
@@ -161,8 +161,8 @@ class FeedbackModel:
     def weak_labels(self, dialogue: Dialogue) -> WeakLabels:
         """P(defect) of every turn of a dialogue that the model was fitted to; of others too, a little less exactly."""
         defects, weight = np.zeros(len(dialogue.turns)), np.zeros(len(dialogue.turns))
-        means, variances = self.votes.moments
-        prior_mean, prior_variance = self.votes.prior_moments
+        means, _ = self.votes.moments
+        prior_mean, _ = self.votes.prior_moments
         for turn, each in enumerate(dialogue.turns):
             if each.speaker not in self.speakers:
                 continue
@@ -172,7 +172,8 @@ class FeedbackModel:
                 votes, gold = _table([pattern], list(self.signals))
                 defects[turn], weight[turn] = self.votes.wrong(group, votes, gold)[0], 1.0
             elif group is not None:
-                defects[turn], weight[turn] = means[group], max(0.0, 1 - variances[group] / prior_variance)
+                left = float(entropy(means[group]) / entropy(prior_mean))
+                defects[turn], weight[turn] = means[group], max(0.0, 1 - left)
             else:
                 defects[turn] = prior_mean
         return WeakLabels(torch.from_numpy(defects).float(), torch.from_numpy(weight).float())

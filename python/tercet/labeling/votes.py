@@ -11,7 +11,7 @@ may be silent:
 Votes are independent, given what is wrong; silence is independent of it. A thing of weight w counts as w things. a, b
 and the two rates of each voter are those of highest posterior density, by expectation-maximisation, in which each step
 sums over what is wrong and over the grid, exactly; the density never falls. Things of the same group and the same votes
-are one cell, so that a step costs num_cells x _GRID.
+are one cell, and groups of one cell that are alike are one group, so that a step costs num_cells x _GRID.
 
 What the votes can tell: three voters that speak of the same things, none of them by chance, fix all rates but for
 swapping wrong and right (Kruskal 1977; Allman, Matias, Rhodes 2009). With two voters, or one, groups help, since the
@@ -144,19 +144,21 @@ def fit_votes(
     means = np.stack([sensitivity, false_alarm]).astype(np.float64)
     pseudo = np.stack([means, 1 - means]) * strength  # [said wrong or right, true, voter]
     rates, beta = means.copy(), np.array([1.0, 1.0])
+    cells, counts, becomes = _distinct(cells)
     starts = np.searchsorted(cells.groups, np.arange(cells.num_groups))
+    things = float((cells.weights * counts[cells.groups]).sum())
     history: list[float] = []
     while True:
         likelihood = _likelihood(rates[0], rates[1], cells.votes, cells.gold)
-        density, groups, wrong = _expect(cells, starts, likelihood, _log_prior(beta))
+        density, groups, wrong = _expect(cells, starts, counts, likelihood, _log_prior(beta))
         density += float((pseudo * np.log(np.stack([rates, 1 - rates]))).sum())
         density += float(_log_prior(beta).mean()) * _UNIFORM_GROUPS
         rise = density - history[-1] if history else np.inf
         history.append(density)
-        if len(history) > iterations or rise < tolerance * max(float(cells.weights.sum()), 1.0):
-            return Votes(rates[0], rates[1], learnt, float(beta[0]), float(beta[1]), groups, history)
-        rates = np.where(learnt, _rates(cells, wrong, pseudo), means)
-        beta = _fit_beta(groups.sum(0, dtype=np.float64) + _UNIFORM_GROUPS / _GRID, beta)
+        if len(history) > iterations or rise < tolerance * max(things, 1.0):
+            return Votes(rates[0], rates[1], learnt, float(beta[0]), float(beta[1]), groups[becomes], history)
+        rates = np.where(learnt, _rates(cells, counts, wrong, pseudo), means)
+        beta = _fit_beta(counts @ groups + _UNIFORM_GROUPS / _GRID, beta)
 
 
 def _likelihood(
@@ -176,8 +178,25 @@ def _wrong(likelihood: Floats) -> Floats:
     return np.asarray(wrong / (wrong + right))
 
 
+def _distinct(cells: Cells) -> tuple[Cells, Floats, Ids]:
+    """Groups of one cell that are alike as one: the cells, how many groups each stands for, and what each became."""
+    alone = np.bincount(cells.groups)[cells.groups] == 1
+    kinds = cells.groups + len(cells.groups)
+    pairs = np.stack([cells.patterns[alone].astype(np.float64), cells.weights[alone]])
+    kinds[alone] = np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
+    starts = np.searchsorted(cells.groups, np.arange(cells.num_groups))
+    _, first, becomes, counts = np.unique(kinds[starts], return_index=True, return_inverse=True, return_counts=True)
+    kept = np.isin(cells.groups, first)
+    groups = becomes[cells.groups[kept]]
+    order = groups.argsort(kind="stable")
+    made = Cells(
+        groups[order], cells.patterns[kept][order], cells.weights[kept][order], cells.votes, cells.gold, len(first)
+    )
+    return made, counts.astype(np.float64), becomes
+
+
 def _expect(
-    cells: Cells, starts: Ids, likelihood: Floats, log_prior: Floats
+    cells: Cells, starts: Ids, counts: Floats, likelihood: Floats, log_prior: Floats
 ) -> tuple[float, npt.NDArray[np.float32], Floats]:
     """Log likelihood; the posterior of each group's rate; P(wrong) of each cell."""
     fits = np.log(likelihood[0][:, None] * GRID + likelihood[1][:, None] * (1 - GRID))
@@ -194,7 +213,7 @@ def _expect(
         highest = logs.max(1, keepdims=True)
         posterior = np.exp(logs - highest)
         total = posterior.sum(1, keepdims=True)
-        density += float((np.log(total) + highest).sum())
+        density += float(counts[first:last] @ (np.log(total) + highest)[:, 0])
         posterior /= total
         groups[first:last] = posterior
         wrong[part] = (posterior[cells.groups[part] - first] * wrong_if[cells.patterns[part]]).sum(1)
@@ -202,11 +221,11 @@ def _expect(
     return density, groups, wrong
 
 
-def _rates(cells: Cells, wrong: Floats, pseudo: Floats) -> Floats:
-    """[true, voter], from what each pattern counts for."""
-    size = len(cells.votes)
+def _rates(cells: Cells, groups: Floats, wrong: Floats, pseudo: Floats) -> Floats:
+    """[true, voter], from what each pattern counts for; each group stands for so many."""
+    size, weights = len(cells.votes), cells.weights * groups[cells.groups]
     mass = np.stack([
-        np.bincount(cells.patterns, cells.weights * share, minlength=size) for share in (wrong, 1 - wrong)
+        np.bincount(cells.patterns, weights * share, minlength=size) for share in (wrong, 1 - wrong)
     ])  # fmt: skip
     counts = np.stack([mass @ (cells.votes == 1), mass @ (cells.votes == 0)]) + pseudo
     return np.asarray(counts[0] / counts.sum(0))
@@ -238,3 +257,10 @@ def _fit_beta(counts: Floats, beta: Floats) -> Floats:
             break
         beta, best = beta + size * step, best + gain
     return beta
+
+
+def entropy(share: npt.ArrayLike) -> Floats:
+    """Of yes, with this probability, and no, in bits."""
+    yes = np.clip(np.asarray(share, np.float64), 1e-300, 1)
+    no = np.clip(1 - yes, 1e-300, 1)
+    return np.asarray(-(yes * np.log2(yes) + no * np.log2(no)))
