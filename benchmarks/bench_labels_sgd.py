@@ -200,6 +200,10 @@ def markdown(made: dict[str, Any]) -> str:
         lost = [title for title, what in zip(TITLES, FIGURES, strict=True) if each[what]["high"] < 0]
         told = f"- {name}: a gain beyond chance in {', '.join(shown) or 'nothing'}"
         lines.append(told + (f"; a loss in {', '.join(lost)}." if lost else "."))
+    lines += [
+        "",
+        "Pre-training sees the dialogues of dev and no further ones, and what it asks is of turns, not of words.",
+    ]
     return "\n".join([*lines, ""])
 
 
