@@ -178,7 +178,7 @@ def results(test: list[Dialogue], found: dict[str, dict[str, Any]]) -> dict[str,
                 if name != "live":
                     into = below.setdefault(name, {}).setdefault(what, {})
                     into[group] = difference(ours[places], theirs[places], rate)
-        systems[name] |= {key: each[key] for key in ("threshold", "changed", "better", "worse", "seconds")}
+        systems[name] |= {key: each[key] for key in ("threshold", "dev", "changed", "better", "worse", "seconds")}
     made = {"calls": len(test), "turns": sum(len(each.labels.transcription or {}) for each in test)}
     made |= {"systems": systems, "less_live": below}
     if "model" in found and "no_context" in found:
@@ -262,8 +262,13 @@ def main() -> None:
             tuned, tested = fit(own, (dev, test))
             threshold = threshold_of(dev, tuned)
             made = {what: counts(test, tested, threshold, what).tolist() for what in FIGURES}
-            seconds = round(time.perf_counter() - begun, 1)
-            return {"seconds": seconds, "threshold": threshold, "counts": made, **effect(test, tested, threshold)}
+            return {
+                "seconds": round(time.perf_counter() - begun, 1),
+                "threshold": threshold,
+                "dev": {what: float(rate(counts(dev, tuned, threshold, what).sum(0))) for what in FIGURES},
+                "counts": made,
+                **effect(test, tested, threshold),
+            }
 
         found[name] = measured(options.work / f"{name}.json", {**settings, "calls": len(test)}, run)
     command = f"python benchmarks/bench_labels_dstc2.py --work WORK --epochs {options.epochs} --seed {options.seed}"

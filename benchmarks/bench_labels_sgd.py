@@ -13,9 +13,10 @@ most. Systems:
 - one_goal: no model: every dialogue is one goal of all its turns.
 
 Names of services are no input: most turns of test are of services that dev lacks, and a model would learn dev's by
-heart. Acts of the system are. So context gives no_ridge less no_context. Intents of test that dev does not name can only be wrong: accuracy is told of
-the turns whose intent dev names, too; the same of slots. Figures are sums over dialogues; intervals are of a paired
-bootstrap over dialogues. What WORK holds is not measured again. Each system has one run of one seed.
+heart. Acts of the system are. So context gives no_ridge less no_context. Intents of test that dev does not name can
+only be wrong: accuracy is told of the turns whose intent dev names, too; the same of slots. Figures are sums over
+dialogues; intervals are of a paired bootstrap over dialogues. What WORK holds is not measured again. Each system has
+one run of one seed.
 """
 
 from __future__ import annotations
