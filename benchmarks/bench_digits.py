@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from real_data import real_data
 from tercet.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from tercet.files import read_json, write_json
 from tercet.speech import (
@@ -279,14 +280,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.data is None:
-        import conftest  # of the checkout: where real data lie
-
-        folder = conftest.data_folder()
-        if folder is None:
-            parser.error("TERCET_DATA is not set: give --data")
-        options.data = folder / "speech" / "fsdd_8k.npz"
-    clips = read_clips(options.data)
+    clips = read_clips(options.data or real_data("speech", "fsdd_8k.npz"))
     bench = Bench(clips, options.work)
     seeds, chosen = [int(seed) for seed in options.seeds.split(",")], options.systems.split(",")
     speakers = options.speakers.split(",") if options.speakers else clips.names()

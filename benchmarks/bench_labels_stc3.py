@@ -16,7 +16,6 @@ done, it writes benchmarks/results/labels_stc3.json and labels_stc3.md.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 
+from real_data import real_data
 from tercet.files import read_json, write_json, write_text
 from tercet.labeling import CONVERTERS, Dialogue
 from tercet.labeling.baseline import TfidfRidge
@@ -141,12 +141,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.data is None:
-        folder = os.environ.get("TERCET_DATA")
-        if folder is None:
-            parser.error("TERCET_DATA is not set: give --data")
-        options.data = Path(folder) / "dialogue" / "stc3_dch1"
-    dialogues = list(CONVERTERS["stc3"](options.data))
+    dialogues = list(CONVERTERS["stc3"](options.data or real_data("dialogue", "stc3_dch1")))
     options.work.mkdir(parents=True, exist_ok=True)
     training = replace(TRAINING, seed=options.seed, epochs=options.epochs)
     settings = {"training": asdict(training), "model": asdict(SIZES)}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from real_data import real_data
 from tercet.evaluation.bootstrap import paired_bootstrap
 from tercet.files import read_json, write_json
 from tercet.labeling import CONVERTERS, Dialogue
@@ -39,13 +40,7 @@ def set_up(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options, with the folder of data found and the folder of work made."""
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    if options.data is None:
-        import conftest  # of the checkout: where real data lie
-
-        folder = conftest.data_folder()
-        if folder is None:
-            parser.error("TERCET_DATA is not set: give --data")
-        options.data = folder / "dialogue" / options.folder
+    options.data = options.data or real_data("dialogue", options.folder)
     options.work.mkdir(parents=True, exist_ok=True)
     return options
 

@@ -14,7 +14,6 @@ train    the label model, trained on gold, on feedback alone, and on what one si
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from real_data import real_data
 from tercet.labeling import Annotation, Dialogue, Labels, ModelSettings, Prediction, TrainingSettings
 from tercet.labeling.converters.dstc2 import read_dstc2
 from tercet.labeling.exploration import explore
@@ -324,9 +324,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=None, help="learn from so many calls; default: all")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    data = Path(os.environ.get("TERCET_DATA", Path(__file__).parents[2] / "shared" / "data")) / "dialogue" / "dstc2_asr"
-    if not data.is_dir():
-        raise SystemExit(f"{data} is not there; set TERCET_DATA")
+    data = real_data("dialogue", "dstc2_asr")
     learnt, tested = (calls_of(data / f"data.dstc2.{split}.json") for split in ("train", "test"))
     sections = []
     for part in options.parts:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 import tercet
+from real_data import real_data
 from tercet.answering import Answerer, Question, read_questions, train
 
 KINDS = ("right", "shuffled", "hidden", "none")
@@ -68,9 +69,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = Path(os.environ.get("TERCET_DATA", Path(__file__).parents[2] / "shared" / "data")) / "kgqa" / "metaqa"
-    if not data.is_dir():
-        raise SystemExit(f"{data} is not there; set TERCET_DATA")
+    data = real_data("kgqa", "metaqa")
     graph = tercet.KnowledgeGraph.read(data / "kb.txt").with_inverses()
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     for hops in options.hops:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from tercet.files import read_json, read_tensors, write_json, write_tensors
 
@@ -55,6 +56,26 @@ def finish_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     write_json(folder / CHECKPOINT, {**state, "finished": True})
     for leftover in (*folder.glob("checkpoint-*.safetensors"), *folder.glob(".*.partial")):
         leftover.unlink()
+
+
+def under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors called `name.KEY`, by KEY."""
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def optimizer_tensors(optimizer: Optimizer, name: str) -> dict[str, Tensor]:
+    """The state of an optimizer as tensors called `name.NUMBER.KEY`, a number for each parameter; not copied."""
+    states = optimizer.state_dict()["state"]
+    return {f"{name}.{number}.{key}": value for number, state in states.items() for key, value in state.items()}
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], name: str) -> None:
+    """Give an optimizer back what `optimizer_tensors` took; copied, for it changes them in place."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for path, value in under(tensors, name).items():
+        number, key = path.split(".")
+        states.setdefault(int(number), {})[key] = value.clone()
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 
 def open_run(folder: Path, *, resume: bool) -> Checkpoint | None:

@@ -105,6 +105,16 @@ def test_no_dialogue_changes_another(model: LabelModel, dialogue: Dialogue, batc
         torch.set_num_threads(threads)
 
 
+def test_no_length_changes_another(model: LabelModel) -> None:
+    """Vector units take what is left over at the end of a batch otherwise than its middle: of no figure may that show."""
+    whole = [
+        replace(music(length), id=f"{length}", turns=(music(length).turns * 4)[:length]) for length in range(4, 14)
+    ]
+    alone = [model.predict([each])[0] for each in whole]
+    for last in range(1, len(whole) + 1):
+        assert all(map(same, alone, model.predict(whole[:last])))
+
+
 @given(st.sets(st.sampled_from(TASKS), min_size=1), st.integers(0, 1000))
 @settings(max_examples=8)
 def test_only_the_tasks_that_are_there_are_learnt(tasks: set[str], seed: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,17 @@ from tercet.answering.encoder import make_encoder
 from tercet.answering.evaluating import evaluate_model
 from tercet.answering.model import AnswerModel, answer_loss, make_batch
 from tercet.answering.storage import save_model
-from tercet.checkpoints import Checkpoint, check_same, finish_checkpoint, save_checkpoint
+from tercet.checkpoints import (
+    Checkpoint,
+    check_same,
+    finish_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    under,
+)
 from tercet.graph.knowledge_graph import KnowledgeGraph
+from tercet.settings import check_counts
 
 # A pretrained encoder learns this much slower than what is trained from scratch.
 _PRETRAINED_RATE = 1 / 60
@@ -44,10 +52,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
-        for name in ("hops", "dim", "epochs", "batch_size", "patience"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"tercet.answering.train: {name} must be a positive integer, got {value!r}")
+        check_counts(self, "tercet.answering.train", ("hops", "dim", "epochs", "batch_size", "patience"))
         if self.dim % 2:
             raise ValueError(f"tercet.answering.train: dim must be even, got {self.dim}")
         if not 0 < self.learning_rate < float("inf"):
@@ -178,8 +183,7 @@ class Run:
         }
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best_weights.items()}
-        for index, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        tensors |= optimizer_tensors(self.optimizer, "optimizer")
         tensors["generator"] = self.generator.get_state()
         return Checkpoint(state, {name: value.detach().clone() for name, value in tensors.items()})
 
@@ -189,14 +193,9 @@ class Run:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best_epoch, self.stale, self.seconds = state["best_epoch"], state["stale"], state["seconds"]
         self.model.exclude_seed = state["exclude_seed"]
-        self.model.load_state_dict(_under(tensors, "model."))
-        self.best_weights = {name: value.clone() for name, value in _under(tensors, "best.").items()}
-        optimizer = self.optimizer.state_dict()
-        optimizer["state"] = {}
-        for name, value in _under(tensors, "optimizer.").items():
-            index, _, key = name.partition(".")
-            optimizer["state"].setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(copy.deepcopy(optimizer))
+        self.model.load_state_dict(under(tensors, "model"))
+        self.best_weights = {name: value.clone() for name, value in under(tensors, "best").items()}
+        restore_optimizer(self.optimizer, tensors, "optimizer")
         self.generator.set_state(tensors["generator"].cpu())
 
     def finish(self, folder: Path, graph_path: str | PathLike[str] | None) -> TrainingResult:
@@ -312,7 +311,3 @@ class Run:
             unanswerable=sum(not question.answers for question in self.every_question),
             seconds=state["seconds"],
         )
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

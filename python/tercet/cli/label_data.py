@@ -62,6 +62,12 @@ def check_command(
         )
         for _ in summary.counted(reader):
             pass
+    say_skipped(reader)
+    _show(summary, {"file": str(path), "skipped": reader.skipped}, as_json)
+
+
+def say_skipped(reader: DialogueReader) -> None:
+    """How many malformed lines were skipped, on standard error, if any."""
     if reader.first_skipped is not None:
         Console(stderr=True).print(
             f"skipped {reader.skipped:,} malformed; the first: {reader.first_skipped}",
@@ -69,7 +75,6 @@ def check_command(
             markup=False,
             soft_wrap=True,
         )
-    _show(summary, {"file": str(path), "skipped": reader.skipped}, as_json)
 
 
 def _watched(dialogues: Iterable[Dialogue], progress: Progress, task: TaskID) -> Iterator[Dialogue]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tercet.cli.common import Json, Threads, print_json, set_up
+from tercet.cli.label_data import say_skipped
 from tercet.cli.progress import Bar
 from tercet.labeling import (
     Dialogue,
@@ -221,7 +222,7 @@ def generate_command(
         labelled = generate(made, reader, measured, thresholds, annotator=annotator, provenance=source, report=report)
         write_dialogues(out, labelled)
     report.skipped = reader.skipped
-    _say_skipped(reader)
+    say_skipped(reader)
     found = {"file": str(out), **report.to_json(), "min_precision": min_precision, "human_rate": human_rate}
     if human_rate is not None:
         found["times_human_rate"] = found["labels_per_hour"] / human_rate
@@ -240,7 +241,7 @@ def _run(
     reader = DialogueReader(data, skip_malformed=skip_malformed)
     with closing(ProgressReporter(Console(stderr=True, quiet=as_json), settings)) as reporter:
         result = learn(lambda: reader, reporter)
-    _say_skipped(reader)
+    say_skipped(reader)
     if as_json:
         print_json({**training_summary(result), "skipped": reader.skipped})
         return
@@ -275,16 +276,6 @@ def training_summary(result: TrainingResult) -> dict[str, Any]:
 def _move(bar: Bar, done: int, total: int) -> None:
     if bar.progress is not None:
         bar.progress.update(bar.progress.task_ids[0], completed=done, total=total)
-
-
-def _say_skipped(reader: DialogueReader) -> None:
-    if reader.first_skipped is not None:
-        Console(stderr=True).print(
-            f"skipped {reader.skipped:,} malformed; the first: {reader.first_skipped}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
 
 
 def _describe(console: Console, found: dict[str, Any]) -> None:

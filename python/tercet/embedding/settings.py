@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tercet.ops.translation import NORMS
 from tercet.ops.translation_training import LOSSES, OPTIMIZERS, SAMPLINGS, Loss, Optimizer
+from tercet.settings import check_counts
 
 DTYPES = ("float32", "float64")
 SCHEDULES = ("constant", "linear")
@@ -84,10 +85,7 @@ class TrainingSettings:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{_OP}: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{_OP}: {name} must be a positive integer, got {value!r}")
+        check_counts(self, _OP, _COUNTS)
         for name in ("learning_rate", "temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")

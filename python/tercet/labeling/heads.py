@@ -127,7 +127,7 @@ class Heads(nn.Module):
             found["membership"] = torch.cat(scores) / math.sqrt(self.dim) + self.distance[apart]
         if "success" in self.maps:
             if membership is None:
-                membership = found["membership"].detach().sigmoid() if "membership" in found else None
+                membership = shares_of(found["membership"].detach()) if "membership" in found else None
             shares = torch.ones(len(turns.first)) if membership is None else membership
             shares = torch.where(turns.first == turns.second, torch.ones_like(shares), shares)
             found["success"] = self.maps["success"](torch.cat([rows, _pooled(rows, turns, shares)], 1)).squeeze(1)
@@ -152,6 +152,12 @@ class Heads(nn.Module):
             for part, loss in losses.items()
         ]
         return torch.stack(terms).sum()
+
+
+def shares_of(logits: Tensor) -> Tensor:
+    """The sigmoid of logits [n], by a softmax of each: torch's sigmoid has other last bits where a vector of the CPU is
+    not full, so what one item gets would depend on how many there are."""
+    return torch.stack([torch.zeros_like(logits), logits], 1).softmax(1)[:, 1]
 
 
 def loss_of(logits: Tensor, wanted: Tensor, weights: Tensor) -> Tensor | None:

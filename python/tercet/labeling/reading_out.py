@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tercet.labeling.batches import Batch
 from tercet.labeling.dialogues import Slot
-from tercet.labeling.heads import Tasks
+from tercet.labeling.heads import Tasks, shares_of
 from tercet.labeling.predictions import Prediction
 from tercet.labeling.tagging import spans_of
 from tercet.labeling.transcribing import edited
@@ -36,12 +36,6 @@ def read_out(tasks: Tasks, batch: Batch, logits: dict[str, Tensor]) -> list[Pred
     if "edits" in logits:
         _transcription(tasks, batch, logits["edits"].softmax(1), logits["choice"], fields)
     return [Prediction(**field) for field in fields]
-
-
-def shares_of(logits: Tensor) -> Tensor:
-    """The sigmoid of logits [n], by a softmax of each: torch's sigmoid has other last bits where a vector of the CPU is
-    not full, so what one item gets would depend on how many there are."""
-    return torch.stack([torch.zeros_like(logits), logits], 1).softmax(1)[:, 1]
 
 
 def table_of(pairs: Tensor, size: int) -> Tensor:

@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.checkpoints import Checkpoint, check_same, finish_checkpoint, save_checkpoint
+from tercet.checkpoints import (
+    Checkpoint,
+    check_same,
+    finish_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    under,
+)
 from tercet.labeling import storage
 from tercet.labeling.annotators import consensus_of
 from tercet.labeling.batches import Batch, Example
@@ -159,26 +167,15 @@ class Run:
         if self.steering is not None:
             state["steering"] = self.steering.state()
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for number, kept in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in kept.items()}
-        return Checkpoint(state, tensors)
+        return Checkpoint(state, tensors | optimizer_tensors(self.optimizer, "optimizer"))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Be as at `snapshot`."""
         self.history = [Epoch(**row) for row in checkpoint.state["history"]]
         if self.steering is not None:
             self.steering.restore(checkpoint.state["steering"])
-        model: dict[str, Tensor] = {}
-        states: dict[int, dict[str, Tensor]] = {}
-        for name, value in checkpoint.tensors.items():
-            kind, rest = name.split(".", 1)
-            if kind == "model":
-                model[rest] = value
-            else:
-                number, key = rest.split(".")
-                states.setdefault(int(number), {})[key] = value.clone()  # the optimizer changes it in place
-        self.model.load_state_dict(model)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        self.model.load_state_dict(under(checkpoint.tensors, "model"))
+        restore_optimizer(self.optimizer, checkpoint.tensors, "optimizer")
 
     def check_same(self, folder: Path, state: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint is of other settings or data."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tercet.settings import check_counts
+
 SOFT = ("share", "consensus")
 GATES = ("on", "learnt")
 
@@ -49,9 +51,9 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
-        _check_counts(self, _SIZES, ("dim", "num_heads", "feed_forward_dim", "max_words"), 1)
-        _check_counts(self, _SIZES, ("text_layers", "mixing_layers", "dialogue_layers"), 0)
-        _check_counts(self, _SIZES, ("max_tokens",), 8)
+        check_counts(self, _SIZES, ("dim", "num_heads", "feed_forward_dim", "max_words"))
+        check_counts(self, _SIZES, ("text_layers", "mixing_layers", "dialogue_layers"), 0)
+        check_counts(self, _SIZES, ("max_tokens",), 8)
         if self.dim % self.num_heads:
             raise ValueError(f"{_SIZES}: dim must be a multiple of num_heads = {self.num_heads}, got {self.dim}")
         if self.gates not in GATES:
@@ -97,7 +99,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
-        _check_counts(self, _OP, ("epochs", "batch_size", "buffer", "checkpoint_every"), 1)
+        check_counts(self, _OP, ("epochs", "batch_size", "buffer", "checkpoint_every"))
         for name in ("learning_rate", "encoder_learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
@@ -109,13 +111,6 @@ class TrainingSettings:
             raise ValueError(f"{_OP}: target_compute must be above 0 and at most 1, got {self.target_compute}")
         if self.soft not in SOFT:
             raise ValueError(f"{_OP}: soft must be one of {', '.join(SOFT)}, got {self.soft!r}")
-
-
-def _check_counts(settings: object, op: str, names: tuple[str, ...], least: int) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{op}: {name} must be an integer of at least {least}, got {value!r}")
 
 
 _SIZES, _OP = "tercet.labeling.ModelSettings", "tercet.labeling.TrainingSettings"

@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tercet.checkpoints import Checkpoint, check_same, finish_checkpoint, save_checkpoint
+from tercet.checkpoints import (
+    Checkpoint,
+    check_same,
+    finish_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    under,
+)
 from tercet.graph.storage import digest
 from tercet.nn import CostWeight
 from tercet.speech import storage
@@ -143,26 +151,16 @@ class Run:
         """Every tensor that changes from epoch to epoch, by name; not copied."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for kind, optimizer in self.optimizers.items():
-            for number, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"{kind}.{number}.{name}": value for name, value in state.items()}
+            tensors |= optimizer_tensors(optimizer, kind)
         return tensors
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Be as at `snapshot`."""
         self.history = [Epoch(**row) for row in checkpoint.state["history"]]
         self.steer.restore(checkpoint.state["steer"])
-        states: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in self.optimizers}
-        model = {}
-        for name, value in checkpoint.tensors.items():
-            kind, rest = name.split(".", 1)
-            if kind == "model":
-                model[rest] = value
-            else:
-                number, key = rest.split(".")
-                states[kind].setdefault(int(number), {})[key] = value.clone()  # the optimizer changes it in place
-        self.model.load_state_dict(model)
+        self.model.load_state_dict(under(checkpoint.tensors, "model"))
         for kind, optimizer in self.optimizers.items():
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": states[kind]})
+            restore_optimizer(optimizer, checkpoint.tensors, kind)
 
     def start_from(self, warm: Checkpoint) -> None:
         """Be as after the epochs of another run that lie within the warm-up of both.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tercet.nn.block import MODES
+from tercet.settings import check_counts
 from tercet.speech.features import BINS
 
 GATES = ("on", "learnt")
@@ -37,7 +38,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
-        _check_counts(self, _SIZES, ("dim", "num_layers", "num_heads", "feed_forward_dim", "context"))
+        check_counts(self, _SIZES, ("dim", "num_layers", "num_heads", "feed_forward_dim", "context"))
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 0:
             raise ValueError(f"{_SIZES}: window must be an integer of at least 0, got {self.window!r}")
         if self.dim % self.num_heads:
@@ -104,7 +105,7 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
-        _check_counts(self, _OP, ("epochs", "batches", "batch_size", "checkpoint_every"))
+        check_counts(self, _OP, ("epochs", "batches", "batch_size", "checkpoint_every"))
         for name in ("learning_rate", "temperature", "last_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
@@ -140,13 +141,6 @@ class TrainingSettings:
     def steps(self) -> int:
         """Of the whole run."""
         return self.epochs * self.batches
-
-
-def _check_counts(settings: object, op: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{op}: {name} must be a positive integer, got {value!r}")
 
 
 _SIZES, _OP = "tercet.speech.ModelSettings", "tercet.speech.TrainingSettings"
