@@ -112,7 +112,7 @@ def confusion_table(counts: Mapping[tuple[str, str], int], names: Sequence[str])
 
 def curve(caption: str, points: Sequence[tuple[float, float]], *, across: str, up: str) -> str:
     """A line through points in 0..1 x 0..1 as SVG, with what its axes mean; the second axis begins where it is used."""
-    width, height, left, bottom, top, right = 340, 230, 46, 36, 10, 14
+    width, height, left, bottom, top, right = 348, 230, 46, 36, 10, 22
     low = min(0.9, max(0.0, min(int(10 * y) / 10 for _, y in points)))
 
     def place(x: float, y: float) -> tuple[float, float]:
