@@ -75,7 +75,8 @@ class Blocks(nn.Module):
         whole = torch.cat(parts)
         order = torch.empty(len(whole), dtype=torch.int64)
         order[torch.cat(index)] = torch.arange(len(whole))
-        return self.norm(whole.index_select(0, order))  # type: ignore[no-any-return]
+        normed: Tensor = self.norm(whole.index_select(0, order))
+        return normed
 
     def _run(self, rows: Tensor, place: Tensor, valid: Tensor) -> Tensor:
         assert self.encoder is not None

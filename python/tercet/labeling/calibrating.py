@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tercet.labeling.dialogues import Dialogue, Goal
+from tercet.labeling.dialogues import Dialogue, Goal, Slot
 from tercet.labeling.model import LabelModel
 from tercet.labeling.predictions import KINDS, Claim, claims
 from tercet.labeling.targets import sources
@@ -119,7 +119,7 @@ def _truth(dialogue: Dialogue, kind: str) -> dict[tuple[int, ...], str] | set[ob
     if kind in ("goals", "defects", "slots"):
         if kind == "goals" and any(goal.turns is None for labels in said for goal in labels.goals or ()):
             return None
-        seen = Counter(key for labels in said for key in set(_keys(kind, getattr(labels, kind))))
+        seen = Counter(key for labels in said for key in set(_keys(getattr(labels, kind))))
         return {key for key, count in seen.items() if 2 * count >= len(said)}
     votes: dict[tuple[int, ...], Counter[str]] = {}
     for labels in said:
@@ -142,14 +142,15 @@ def _places(goal: Goal, count: int) -> Iterator[tuple[int, ...]]:
             yield goal.turns[:1]
 
 
-def _keys(kind: str, labels: Iterable[object]) -> Iterator[object]:
+def _keys(labels: Iterable[Goal | Slot | int]) -> Iterator[object]:
+    """What tells the labels of whole dialogues apart: a goal's turns, a slot's place and name, a defect's turn."""
     for label in labels:
-        if kind == "goals":
-            yield label.turns  # type: ignore[attr-defined]
-        elif kind == "defects":
-            yield (label,)
+        if isinstance(label, Goal):
+            yield label.turns
+        elif isinstance(label, Slot):
+            yield (label.turn, label.start, label.end), label.name
         else:
-            yield (label.turn, label.start, label.end), label.name  # type: ignore[attr-defined]
+            yield (label,)
 
 
 def _check_names(model: LabelModel, dialogue: Dialogue) -> None:

@@ -174,11 +174,13 @@ def loss_of(logits: Tensor, wanted: Tensor, weights: Tensor) -> Tensor | None:
 
 def _pooled(rows: Tensor, turns: Turns, shares: Tensor) -> Tensor:
     """[N, dim]: the mean of turns t by shares of the pairs (s, t), for each s."""
-    bags = {"mode": "sum", "include_last_offset": True}
-    total = F.embedding_bag(turns.second, rows, turns.pair_offsets, per_sample_weights=shares, **bags)  # type: ignore[arg-type]
-    ones = torch.ones(len(rows), 1)
-    count = F.embedding_bag(turns.second, ones, turns.pair_offsets, per_sample_weights=shares, **bags)  # type: ignore[arg-type]
-    return total / count
+
+    def weighted(values: Tensor) -> Tensor:
+        return F.embedding_bag(
+            turns.second, values, turns.pair_offsets, mode="sum", per_sample_weights=shares, include_last_offset=True
+        )
+
+    return weighted(rows) / weighted(torch.ones(len(rows), 1))
 
 
 def _largest(rows: Tensor, offsets: Tensor) -> Tensor:

@@ -95,9 +95,8 @@ class LabelModel(nn.Module):
         self.numbers = nn.Parameter(0.1 * torch.randn(len(vocabulary.numbers), 1 + BINS, dim))
         self.sound = SoundEncoder(dim) if vocabulary.sound else None
         sizes = dim, settings.num_heads, settings.feed_forward_dim
-        options = {"dropout": settings.dropout}
-        self.mixing = Blocks(*sizes, settings.mixing_layers, positions=0, **options)  # type: ignore[arg-type]
-        self.dialogue = Blocks(*sizes, settings.dialogue_layers, positions=_PLACES, **options)  # type: ignore[arg-type]
+        self.mixing = Blocks(*sizes, settings.mixing_layers, positions=0, dropout=settings.dropout)
+        self.dialogue = Blocks(*sizes, settings.dialogue_layers, positions=_PLACES, dropout=settings.dropout)
         self.join = Linear(2 * dim, dim)
         self.heads = Heads(dim, tasks, settings.dropout, wide=settings.wide)
         if "slots" in tasks.parts:

@@ -287,8 +287,8 @@ def _confusions(task: str, each: TaskComparison) -> Iterator[str]:
     kept = {*names, *last}
     folded: Counter[tuple[str, str]] = Counter()
     for (gold, given), count in each.confusions.items():
-        pair = (name if name in kept else _OTHERS for name in (gold, given))
-        folded[tuple(name or "(none)" for name in pair)] += count  # type: ignore[index]
+        row, column = ((name if name in kept else _OTHERS) or "(none)" for name in (gold, given))
+        folded[row, column] += count
     shown = [name or "(none)" for name in (*names, *([_OTHERS] if len(counts) > _NAMES else []), *last)]
     most = f", the {_NAMES} most frequent shown" if len(counts) > _NAMES else ""
     yield markup.folded(f"{task}: {len(counts)} names{most}", markup.confusion_table(folded, shown), opened=True)
