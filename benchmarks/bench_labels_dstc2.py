@@ -47,10 +47,10 @@ from label_protocols import (
 )
 from tercet.files import write_json, write_text
 from tercet.labeling import Dialogue
-from tercet.labeling.metrics import word_error_counts
+from tercet.labeling.evaluation.metrics import word_error_counts
+from tercet.labeling.model.transcribing import edited, edits_between
 from tercet.labeling.settings import ModelSettings, TrainingSettings
-from tercet.labeling.training import train
-from tercet.labeling.transcribing import edited, edits_between
+from tercet.labeling.training.train import train
 
 SIZES = ModelSettings()
 GROUPS = ("A0", "A1")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tercet.labeling.logs import Resources, SessionReader
+from tercet.labeling.data.logs import Resources, SessionReader
 
 SIZES = {"small": [20_000], "full": [500_000, 2_000_000, 8_000_000]}  # turns
 PER_SESSION, SESSIONS_OF_A_USER = 8, 5

@@ -43,11 +43,11 @@ from label_protocols import (
 )
 from tercet.files import write_json, write_text
 from tercet.labeling import Dialogue, Goal, Labels
-from tercet.labeling.metrics import f1, label_counts, recall
-from tercet.labeling.model import LabelModel
-from tercet.labeling.predictions import decide
+from tercet.labeling.evaluation.metrics import f1, label_counts, recall
+from tercet.labeling.model.label_model import LabelModel
+from tercet.labeling.model.predictions import decide
 from tercet.labeling.settings import ModelSettings, TrainingSettings
-from tercet.labeling.training import train
+from tercet.labeling.training.train import train
 
 SHARES = (0.05, 0.2, 1.0)
 MOST_ROUNDS = 3  # times the epochs, for fewer dialogues
@@ -139,7 +139,7 @@ class Bench:
 
     def _pretrained(self, sizes: ModelSettings) -> LabelModel:
         if self.start is None:
-            from tercet.labeling.pretraining import pretrain
+            from tercet.labeling.training.pretraining import pretrain
 
             bare = [replace(dialogue, labels=Labels()) for dialogue in self.dev]
             self.start = pretrain(bare, self.training, sizes).model

@@ -3,10 +3,10 @@
     python benchmarks/bench_labels_slurp.py --work WORK [--systems both,text] [--folds 5] [--epochs N]
 
 Each recording is one turn: what was recognised, and what the understanding made of that. The classes are derived (see
-`tercet.labeling.converters.slurp`) from true text, which no system sees, as it sees no error rate. Recordings of one
-sentence (slurp_id) are in one fold. Of each fold the next one is held out too: on it each system chooses the power of
-1 / (share of a class) by which its probabilities are multiplied, since classes are rare and macro F1 counts them alike;
-the others are learnt from. Systems:
+`tercet.labeling.data.converters.slurp`) from true text, which no system sees, as it sees no error rate. Recordings of
+one sentence (slurp_id) are in one fold. Of each fold the next one is held out too: on it each system chooses the power
+of 1 / (share of a class) by which its probabilities are multiplied, since classes are rare and macro F1 counts them
+alike; the others are learnt from. Systems:
 
 - both: the label model with all that is logged.
 - text: the same model with the recognised text alone.
@@ -33,9 +33,9 @@ from torch import Tensor
 from label_protocols import difference, interval, machine, measured, parser_of, read, rows, set_up, settings_of
 from tercet.files import write_json, write_text
 from tercet.labeling import Dialogue, Trace, Turn
-from tercet.labeling.metrics import f1
+from tercet.labeling.evaluation.metrics import f1
 from tercet.labeling.settings import ModelSettings, TrainingSettings
-from tercet.labeling.training import train
+from tercet.labeling.training.train import train
 
 SIZES = ModelSettings()
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)

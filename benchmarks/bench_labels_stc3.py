@@ -28,12 +28,12 @@ import torch
 from real_data import real_data
 from tercet.files import read_json, write_json, write_text
 from tercet.labeling import CONVERTERS, Dialogue
-from tercet.labeling.baseline import TfidfRidge
-from tercet.labeling.evaluating import Predictor, evaluate
-from tercet.labeling.metrics import DETECTION_FIGURES
-from tercet.labeling.predictions import Classes, Prediction
+from tercet.labeling.evaluation.baseline import TfidfRidge
+from tercet.labeling.evaluation.evaluating import Predictor, evaluate
+from tercet.labeling.evaluation.metrics import DETECTION_FIGURES
+from tercet.labeling.model.predictions import Classes, Prediction
 from tercet.labeling.settings import ModelSettings, TrainingSettings
-from tercet.labeling.training import train
+from tercet.labeling.training.train import train
 
 HERE = Path(__file__).resolve().parent
 TRAINING = TrainingSettings(held_out=0.0)  # thresholds come from the other folds

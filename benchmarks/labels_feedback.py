@@ -25,11 +25,11 @@ import torch
 
 from real_data import real_data
 from tercet.labeling import Annotation, Dialogue, Labels, ModelSettings, Prediction, TrainingSettings
-from tercet.labeling.converters.dstc2 import read_dstc2
-from tercet.labeling.exploration import explore
-from tercet.labeling.feedback import fit_feedback
-from tercet.labeling.requests import normalised, request_of
-from tercet.labeling.training import train
+from tercet.labeling.data.converters.dstc2 import read_dstc2
+from tercet.labeling.feedback.exploration import explore
+from tercet.labeling.feedback.requests import normalised, request_of
+from tercet.labeling.feedback.signals import fit_feedback
+from tercet.labeling.training.train import train
 
 
 class Simulated(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from commands import error_of, run
 from tercet.labeling import Annotation, Dialogue, Goal, Labels, Turn, write_dialogues
-from tercet.labeling.metrics import DETECTION_FIGURES
+from tercet.labeling.evaluation.metrics import DETECTION_FIGURES
 
 pytest.importorskip("sklearn")
 

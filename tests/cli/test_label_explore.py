@@ -9,7 +9,7 @@ import pytest
 
 from commands import error_of, run
 from tercet.labeling import Dialogue, Labels, ModelSettings, TrainingSettings, Turn, write_dialogues
-from tercet.labeling.training import train
+from tercet.labeling.training.train import train
 
 
 def call(number: int, labels: Labels, **feedback: bool) -> Dialogue:

@@ -23,7 +23,7 @@ from tercet.labeling import (
     dialogue_from_json,
     dialogue_to_json,
 )
-from tercet.labeling.json_lines import dialogue_from_line, dialogue_to_line
+from tercet.labeling.data.json_lines import dialogue_from_line, dialogue_to_line
 
 USER = Turn("user", "play jazz")
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.labeling import Annotation, Dialogue, Goal, Labels, Turn
-from tercet.labeling.baseline import TfidfRidge
-from tercet.labeling.evaluating import choose_by_fold, cross_predict, evaluate, folds_of
-from tercet.labeling.predictions import Classes, Prediction
+from tercet.labeling.evaluation.baseline import TfidfRidge
+from tercet.labeling.evaluation.evaluating import choose_by_fold, cross_predict, evaluate, folds_of
+from tercet.labeling.model.predictions import Classes, Prediction
 
 seeds = st.integers(0, 2**32 - 1)
 GOOD, BAD = "it works now , thanks", "nobody answers , this is still broken"

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.labeling import Dialogue, Labels, Prediction, Turn
-from tercet.labeling.exploration import _after_answers, _beliefs, explore
-from tercet.labeling.feedback import Signal, fit_feedback
-from tercet.labeling.requests import Request
-from tercet.labeling.votes import GRID
+from tercet.labeling.feedback.exploration import _after_answers, _beliefs, explore
+from tercet.labeling.feedback.requests import Request
+from tercet.labeling.feedback.signals import Signal, fit_feedback
+from tercet.labeling.feedback.votes import GRID
 
 ANSWER = Signal(0.8, 0.1, good=True)
 
@@ -136,7 +136,7 @@ def test_what_feedback_tells_is_not_asked_again() -> None:
 
 
 def test_beliefs_without_feedback_are_those_of_the_model() -> None:
-    from tercet.labeling.exploration import _Asked
+    from tercet.labeling.feedback.exploration import _Asked
 
     asked = [(Request("a", ""), _Asked(count=2, mean=0.6)), (Request("b", ""), _Asked(count=1, mean=0.5, spread=0.05))]
     rates = _beliefs(asked, None, 10.0)

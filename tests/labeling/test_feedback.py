@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.labeling import Annotation, Classes, Dialogue, Labels, Turn
-from tercet.labeling.feedback import Signal, fit_feedback, weak_labels
-from tercet.labeling.requests import Request, normalised, request_of
-from tercet.labeling.targets import targets_of
+from tercet.labeling.feedback.requests import Request, normalised, request_of
+from tercet.labeling.feedback.signals import Signal, fit_feedback, weak_labels
+from tercet.labeling.model.targets import targets_of
 
 ASK, DONE = "play jazz", "Playing jazz."
 

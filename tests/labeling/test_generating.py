@@ -29,8 +29,8 @@ from tercet.labeling import (
     thresholds_of,
     train,
 )
-from tercet.labeling.calibrating import judge
-from tercet.labeling.gates import measured
+from tercet.labeling.training.gates import measured
+from tercet.labeling.trust.calibrating import judge
 
 LEARN = TrainingSettings(epochs=15, batch_size=8, held_out=0.4, learning_rate=5e-3)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dialogue_strategies import dialogues
 from tercet.labeling import Dialogue, DialogueReader, Turn, write_dialogues
-from tercet.labeling.logs import Columns, Resources, SessionReader, stored_dialogues
+from tercet.labeling.data.logs import Columns, Resources, SessionReader, stored_dialogues
 
 pytest.importorskip("duckdb", reason="duckdb is not installed (extra `labels`)")
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra `labels`)")

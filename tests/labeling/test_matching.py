@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tercet.labeling import Dialogue, Goal, Labels, Slot, Turn
-from tercet.labeling.matching import matching_figures, segmentation_by_dialogue
-from tercet.labeling.predictions import Classes, Prediction
+from tercet.labeling.evaluation.matching import matching_figures, segmentation_by_dialogue
+from tercet.labeling.model.predictions import Classes, Prediction
 
 TURNS = (Turn("user", "play jaz"), Turn("system", "Playing."), Turn("user", "a taxi"), Turn("system", "Coming."))
 GOLD = Labels(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.labeling import Goal, Labels, Slot, Turn
-from tercet.labeling.metrics import (
+from tercet.labeling.evaluation.metrics import (
     DETECTION_FIGURES,
     class_counts,
     detection_counts,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tercet.labeling import CONVERTERS, Annotation, Dialogue, Goal, Labels, Turn
-from tercet.labeling.questions import NOTHING, questions
+from tercet.labeling.evaluation.questions import NOTHING, questions
 
 TURNS = (Turn("user", "play jazz"), Turn("system", "Playing jazz."))
 
@@ -97,7 +97,7 @@ def test_errors() -> None:
 
 def test_one_annotator_of_stc3_against_three_others(data: Path) -> None:
     """The figures of the data's own documentation: accuracy .796, precision .487, recall .591, F1 .534."""
-    from tercet.labeling.evaluating import detect_by_human
+    from tercet.labeling.evaluation.evaluating import detect_by_human
 
     folder = data / "dialogue" / "stc3_dch1"
     if not folder.is_dir():

@@ -25,7 +25,7 @@ from tercet.labeling import (
     dialogue_to_json,
     write_dialogues,
 )
-from tercet.labeling.report import Judged, TaskComparison, compare, compared, write_report
+from tercet.labeling.evaluation.report import Judged, TaskComparison, compare, compared, write_report
 
 VOID = {"meta", "line", "circle", "polyline", "br"}
 TURNS = (Turn("user", "play <jazz> & stop"), Turn("system", "Playing."), Turn("user", "no"))

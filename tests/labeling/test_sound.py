@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from label_models import SIZES
 from tercet.labeling import Audio, Dialogue, Labels, TrainingSettings, Turn, train
-from tercet.labeling.sound import BINS, SoundEncoder, log_mel, samples_of
+from tercet.labeling.model.sound import BINS, SoundEncoder, log_mel, samples_of
 
 
 def tone(hertz: float, rate: int = 8000, seconds: float = 0.2) -> Audio:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.labeling import Slot
-from tercet.labeling.tagging import spans_of, tags_of
-from tercet.labeling.text import WordReader, windows
-from tercet.labeling.transcribing import edited, edits_between, errors, word_tokens
+from tercet.labeling.model.tagging import spans_of, tags_of
+from tercet.labeling.model.text import WordReader, windows
+from tercet.labeling.model.transcribing import edited, edits_between, errors, word_tokens
 
 texts = st.lists(st.sampled_from([*"abAB1 _-é中カ\n", "don't "]), max_size=30).map("".join)
 sentences = st.lists(st.sampled_from(["a", "b", "c", "dd"]), max_size=7).map(" ".join)

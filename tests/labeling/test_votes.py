@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tercet.labeling import precision_lower_bound
-from tercet.labeling.votes import GRID, Cells, Floats, Votes, fit_votes
+from tercet.labeling.feedback.votes import GRID, Cells, Floats, Votes, fit_votes
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -169,7 +169,7 @@ def test_many_groups_are_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     cells = cells_of(*draw(0, [3, 9, 1, 40, 2], 2))
     prior = np.array([0.7, 0.5]), np.array([0.2, 0.1])
     whole = fit_votes(cells, *prior)
-    monkeypatch.setattr("tercet.labeling.votes._CHUNK", 5)
+    monkeypatch.setattr("tercet.labeling.feedback.votes._CHUNK", 5)
     parts = fit_votes(cells, *prior)
     np.testing.assert_allclose(whole.groups, parts.groups, atol=1e-6)
     assert whole.history[-1] == pytest.approx(parts.history[-1])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dialogue_strategies import dialogues
 from label_models import music
 from tercet.labeling import Dialogue
-from tercet.labeling.wide import FOLDS, Rows, Wide, dialogue_groups, turn_groups
+from tercet.labeling.model.wide import FOLDS, Rows, Wide, dialogue_groups, turn_groups
 
 
 def drawn(rng: np.random.Generator, num_rows: int, num_features: int) -> tuple[Rows, torch.Tensor]:

@@ -17,7 +17,7 @@ from rich.text import Text
 from tercet.cli.common import Json, print_json
 from tercet.cli.progress import counting
 from tercet.labeling import CONVERTERS, Dialogue, DialogueReader, Summary, write_dialogues
-from tercet.labeling.reading import check_suffix
+from tercet.labeling.data.reading import check_suffix
 
 _SETS = ", ".join(CONVERTERS)
 _SHOWN_NAMES = 6  # of a task, the most frequent

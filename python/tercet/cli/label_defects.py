@@ -12,8 +12,8 @@ from rich.text import Text
 
 from tercet.cli.common import Json, print_json
 from tercet.cli.progress import counting
-from tercet.labeling.feedback import FeedbackModel, fit_feedback
-from tercet.labeling.reading import DialogueReader, check_suffix, write_dialogues
+from tercet.labeling.data.reading import DialogueReader, check_suffix, write_dialogues
+from tercet.labeling.feedback.signals import FeedbackModel, fit_feedback
 
 _USER_HELP = "The key of metadata that names the user; where it is absent each dialogue has a user of its own."
 _ALWAYS_HELP = "A signal that counts as false where the log leaves it out, on the system's turns; may be repeated."

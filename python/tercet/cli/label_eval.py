@@ -14,13 +14,13 @@ from rich.text import Text
 
 from tercet.cli.common import Json, Seed, Threads, print_json, set_up
 from tercet.cli.progress import Bar
-from tercet.labeling.baseline import TfidfRidge
-from tercet.labeling.dialogues import Dialogue
-from tercet.labeling.evaluating import Predictor, evaluate
-from tercet.labeling.metrics import DETECTION_FIGURES
-from tercet.labeling.reading import DialogueReader
+from tercet.labeling.data.dialogues import Dialogue
+from tercet.labeling.data.reading import DialogueReader
+from tercet.labeling.evaluation.baseline import TfidfRidge
+from tercet.labeling.evaluation.evaluating import Predictor, evaluate
+from tercet.labeling.evaluation.metrics import DETECTION_FIGURES
 from tercet.labeling.settings import ModelSettings, TrainingSettings
-from tercet.labeling.training import train
+from tercet.labeling.training.train import train
 
 _OTHERS = ("human", "baseline")
 

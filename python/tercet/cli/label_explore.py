@@ -15,8 +15,8 @@ from tercet.cli.common import Json, Threads, print_json, set_up
 from tercet.cli.label_defects import Always, Cap, User, fitted
 from tercet.cli.progress import counting
 from tercet.files import write_text
-from tercet.labeling.exploration import EXPLORED, explore
-from tercet.labeling.reading import DialogueReader
+from tercet.labeling.data.reading import DialogueReader
+from tercet.labeling.feedback.exploration import EXPLORED, explore
 
 _SHOWN = 20
 
@@ -38,7 +38,7 @@ def explore_command(
     as_json: Json = False,
 ) -> None:
     """Choose the turns whose feedback would help most: where the model is unsure, of what many users ask, each once."""
-    from tercet.labeling.storage import load_model
+    from tercet.labeling.model.storage import load_model
 
     set_up("cpu", threads)
     if task not in EXPLORED:

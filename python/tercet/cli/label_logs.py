@@ -13,9 +13,9 @@ from rich.console import Console
 from tercet.cli.common import Json, print_json
 from tercet.cli.progress import counting
 from tercet.labeling import Dialogue, write_dialogues
-from tercet.labeling.log_queries import Columns, Resources
-from tercet.labeling.logs import SessionReader
-from tercet.labeling.reading import check_suffix
+from tercet.labeling.data.log_queries import Columns, Resources
+from tercet.labeling.data.logs import SessionReader
+from tercet.labeling.data.reading import check_suffix
 
 
 def sessions_command(

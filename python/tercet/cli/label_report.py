@@ -11,8 +11,8 @@ from rich.console import Console
 from tercet.cli.common import Json, Seed, print_json
 from tercet.cli.progress import counting
 from tercet.files import read_json
-from tercet.labeling.reading import DialogueReader
-from tercet.labeling.report import write_report
+from tercet.labeling.data.reading import DialogueReader
+from tercet.labeling.evaluation.report import write_report
 
 
 def report_command(

@@ -32,8 +32,8 @@ from tercet.labeling import (
     train,
     write_dialogues,
 )
-from tercet.labeling.reading import check_suffix
-from tercet.labeling.storage import load_config
+from tercet.labeling.data.reading import check_suffix
+from tercet.labeling.model.storage import load_config
 
 _TRAINING, _SIZES = TrainingSettings(), ModelSettings()
 Data = Annotated[Path, typer.Option(help="A .jsonl or .parquet file of dialogues; it may be larger than memory.")]

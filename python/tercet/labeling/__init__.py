@@ -1,7 +1,7 @@
 """Labels of dialogues: their format, real data sets in it, how far annotators agree, a model that makes them, and how
 far it can be trusted."""
 
-from tercet.labeling.agreement import (
+from tercet.labeling.annotation.agreement import (
     Agreement,
     AnnotatorAgreement,
     Uncertain,
@@ -10,10 +10,9 @@ from tercet.labeling.agreement import (
     krippendorff_alpha,
     least_certain,
 )
-from tercet.labeling.baseline import TfidfRidge
-from tercet.labeling.calibrating import Calibration, calibrate
-from tercet.labeling.converters import CONVERTERS
-from tercet.labeling.dialogues import (
+from tercet.labeling.annotation.judgements import Item, Judgements, answers, judgements
+from tercet.labeling.data.converters import CONVERTERS
+from tercet.labeling.data.dialogues import (
     FAILURE_POINTS,
     SPEAKERS,
     TASKS,
@@ -26,23 +25,24 @@ from tercet.labeling.dialogues import (
     Trace,
     Turn,
 )
-from tercet.labeling.evaluating import Predictor, evaluate
-from tercet.labeling.exploration import Question, explore
+from tercet.labeling.data.json_lines import dialogue_from_json, dialogue_to_json
+from tercet.labeling.data.reading import DialogueReader, write_dialogues
+from tercet.labeling.data.summary import Summary
+from tercet.labeling.evaluation.baseline import TfidfRidge
+from tercet.labeling.evaluation.evaluating import Predictor, evaluate
 from tercet.labeling.failure_points import Component, failure_point, failure_point_of_assistant
-from tercet.labeling.feedback import FeedbackModel, WeakLabels, fit_feedback, weak_labels
+from tercet.labeling.feedback.exploration import Question, explore
+from tercet.labeling.feedback.signals import FeedbackModel, WeakLabels, fit_feedback, weak_labels
 from tercet.labeling.generating import GenerationReport, generate, thresholds_of
-from tercet.labeling.json_lines import dialogue_from_json, dialogue_to_json
-from tercet.labeling.judgements import Item, Judgements, answers, judgements
-from tercet.labeling.model import LabelModel
-from tercet.labeling.predictions import KINDS, Claim, Classes, Prediction, claims, decide
-from tercet.labeling.pretraining import pretrain
-from tercet.labeling.reading import DialogueReader, write_dialogues
-from tercet.labeling.run import Epoch, Reporter, TrainingResult
+from tercet.labeling.model.label_model import LabelModel
+from tercet.labeling.model.predictions import KINDS, Claim, Classes, Prediction, claims, decide
+from tercet.labeling.model.storage import load_model, save_model
 from tercet.labeling.settings import ModelSettings, TrainingSettings
-from tercet.labeling.storage import load_model, save_model
-from tercet.labeling.summary import Summary
-from tercet.labeling.training import train
-from tercet.labeling.trust import (
+from tercet.labeling.training.pretraining import pretrain
+from tercet.labeling.training.run import Epoch, Reporter, TrainingResult
+from tercet.labeling.training.train import train
+from tercet.labeling.trust.calibrating import Calibration, calibrate
+from tercet.labeling.trust.thresholds import (
     Threshold,
     choose_threshold,
     expected_calibration_error,

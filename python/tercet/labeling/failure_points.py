@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tercet.labeling.dialogues import FAILURE_POINTS
+from tercet.labeling.data.dialogues import FAILURE_POINTS
 
 CORRECT = FAILURE_POINTS[-1]
 OTHER = "other"

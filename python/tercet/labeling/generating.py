@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tercet.labeling.calibrating import Calibration
-from tercet.labeling.dialogues import Annotation, Dialogue, Labels
-from tercet.labeling.model import LabelModel
-from tercet.labeling.predictions import KINDS, claims, decide
-from tercet.labeling.trust import Threshold
+from tercet.labeling.data.dialogues import Annotation, Dialogue, Labels
+from tercet.labeling.model.label_model import LabelModel
+from tercet.labeling.model.predictions import KINDS, claims, decide
+from tercet.labeling.trust.calibrating import Calibration
+from tercet.labeling.trust.thresholds import Threshold
 
 
 @dataclass

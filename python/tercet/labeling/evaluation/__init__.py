@@ -1,0 +1,1 @@
+"""How good labels are: cross-validation, metrics, the baseline, and a page to look at."""

@@ -1,0 +1,1 @@
+"""Feedback in place of annotation: signals of users as weak labels, pooled by request; what to ask about."""

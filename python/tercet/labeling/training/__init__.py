@@ -1,0 +1,1 @@
+"""Training and pre-training of label models."""

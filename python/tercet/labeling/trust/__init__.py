@@ -1,0 +1,1 @@
+"""How far labels of a model can be trusted: calibration, and thresholds that keep a promised precision."""
