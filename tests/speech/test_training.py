@@ -23,6 +23,7 @@ from tercet.speech import (
     warm_up,
 )
 from tercet.speech.model import Spent, fixed_cost
+from tercet.speech.run import Run
 from tercet.speech.storage import load_config, load_model
 
 SIZES = ModelSettings(dim=16, num_layers=2, num_heads=2, feed_forward_dim=32, window=8, context=3)
@@ -78,6 +79,35 @@ def test_a_broken_run_resumes_bit_for_bit(tmp_path: Path, epoch: int, change: di
     assert again.compute_share == unbroken.compute_share == load_config(tmp_path / "unbroken")["compute_share"]
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, unbroken.model.state_dict()[name])
+
+
+def test_decided_gates_are_learnt_with_on_kept_frames_alone() -> None:
+    """Which is what dense training of forced gates computes."""
+    settings = replace(TINY, settle=0.5, cost_weight=0.0, target_compute=0.6)
+    run = Run(tones(), settings, SIZES, "ann", Reporter())
+    modes = []
+    for _ in range(TINY.epochs - 1):
+        run.train_epoch()
+        modes.append({block.mode for block in run.model.encoder.blocks})
+    assert modes == [{"dense"}] * 3 + [{"compact"}] * 2
+    before, batch = run.snapshot(), run._batches(TINY.epochs, 4, 1)[0]
+    before = Checkpoint(before.state, {name: value.clone() for name, value in before.tensors.items()})
+    found = []
+    for mode in ("compact", "dense"):
+        run.restore(before)
+        run.model.train()
+        for block in run.model.encoder.blocks:
+            block.mode = mode
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            loss, share = run.train_step(batch, TINY.batches * (TINY.epochs - 1))
+        assert share < 0.9
+        found.append((loss, {name: value.grad.clone() for name, value in run.model.named_parameters()
+                             if value.grad is not None}))  # fmt: skip
+    (compact, compact_gradients), (dense, dense_gradients) = found
+    assert compact == pytest.approx(dense, rel=1e-5)
+    for name in compact_gradients:
+        torch.testing.assert_close(compact_gradients[name], dense_gradients[name], rtol=1e-3, atol=1e-6)
 
 
 def test_the_speaker_who_is_held_out_is_not_heard() -> None:

@@ -119,8 +119,6 @@ class Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_key(settings.seed, 0))
             self.model = DigitRecognizer(sizes)
-        for block in self.model.encoder.blocks:
-            block.mode = settings.mode
         strings = self._batches(0, _FIT, 1)[0]
         heard = zip(strings.samples, strings.frames, strict=True)
         self.model.features.fit([samples[: int(frames) * FRAME] for samples, frames in heard])
@@ -208,6 +206,8 @@ class Run:
         if target is not None and settled >= 0 and settled % _MEET_EVERY == 0:
             self.meet_target(target)
         self.model.train()
+        for block in self.model.encoder.blocks:  # gates that are decided have no gradient, which compact would lose
+            block.mode = "compact" if self.settles(epoch) else self.settings.mode
         batches = self._batches(epoch, self.settings.batch_size, self.settings.batches)
         losses, shares = [], []
         with torch.random.fork_rng(devices=[]):  # gates and masks are drawn from torch's own generator
@@ -240,7 +240,7 @@ class Run:
             settings.temperature * (settings.last_temperature / settings.temperature) ** progress
         )
         gated = self.sizes.gates == "learnt" and progress >= settings.warm_up
-        settles = gated and step >= settings.settle_epoch * settings.batches
+        settles = gated and self.settles(step // settings.batches + 1)
         gates = self.decided(rows, padding) if settles else None
         log_probs, cost, total = self.model(rows, padding, forced=not gated, gates=gates)
         loss = self.loss(log_probs.transpose(0, 1), batch.digits, frames, batch.lengths)
@@ -263,6 +263,10 @@ class Run:
         for optimizer in self.optimizers.values():
             optimizer.step()
         return task, share
+
+    def settles(self, epoch: int) -> bool:
+        """Whether gates are decided without noise in this epoch, and learn no more."""
+        return self.sizes.gates == "learnt" and epoch > self.settings.settle_epoch
 
     @torch.no_grad()
     def decided(self, rows: Tensor, padding: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ class TrainingSettings:
         lowest_snr, highest_snr: signal-to-noise ratios of training strings, in dB.
         masked_bins: at most so many log-mel bins are masked, in each of two places (Park et al.: SpecAugment,
             Interspeech 2019).
-        mode: of training with gates: "dense" or "compact"; see `tercet.nn.ArbitratedEncoderLayer`.
+        mode: of training while gates are drawn: "dense" or "compact"; see `tercet.nn.ArbitratedEncoderLayer`. Where
+            they are decided, only kept frames are computed, which is the same but for rounding.
         seed: of everything that is drawn.
         checkpoint_every: epochs.
 
