@@ -56,7 +56,7 @@ from tercet.speech.strings import TEST_SNRS
 TRAINING = TrainingSettings()
 SIZES = ModelSettings()
 SNRS = TEST_SNRS
-TARGET, RATIO = 0.38, 1.03
+TARGET, RATIO = 0.395, 1.03
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 WINDOWS = (0, 4)
 RESAMPLES = 10_000

@@ -28,10 +28,10 @@ class ModelSettings:
         ValueError: a setting is out of range.
     """
 
-    dim: int = 64
+    dim: int = 96
     num_layers: int = 6
     num_heads: int = 4
-    feed_forward_dim: int = 256
+    feed_forward_dim: int = 384
     window: int = 24
     context: int = 9
     gates: str = "learnt"
