@@ -56,8 +56,13 @@ def test_sure_labels_are_written(result: TrainingResult) -> None:
             assert annotation.annotator == "m"
             assert each.metadata == {"labels by m": "here"}
             for kind, judged in annotation.confidence.items():
-                limit = thresholds["success" if kind == "goals" and "goals" not in thresholds else kind].threshold
-                assert kind == "goals" or all(value >= limit for value in judged)
+                turns = annotation.labels.judged_turns("defects", len(each.turns)) if kind == "defects" else ()
+                negative = {"goals": "success"}.get(kind, kind)
+                kinds = [kind if turn in (annotation.labels.defects or ()) else "no_defect" for turn in turns]
+                if kind == "goals":
+                    kinds = ["success" if goal.turns is None else kind for goal in annotation.labels.goals or ()]
+                kinds = kinds or [negative] * len(judged)
+                assert all(sure >= thresholds[k].threshold for k, sure in zip(kinds, judged, strict=True))
             intents = annotation.labels.intents or {}
             known = {turn: name for turn, name in intents.items() if turn in (truth.labels.intents or {})}
             total += len(known)

@@ -54,8 +54,7 @@ class Calibration:
         judged = self.kinds.get(kind)
         if judged is None:
             return confidence
-        share = min(max(confidence, 1 - _SUREST), _SUREST)
-        return 1 / (1 + math.exp(-math.log(share / (1 - share)) / judged.temperature))
+        return _tempered(confidence, judged.temperature)
 
     def threshold(self, kind: str, min_precision: float, *, alpha: float = 0.05) -> Threshold:
         """The lowest threshold of calibrated confidence that keeps the promise (`choose_threshold`): infinity where
@@ -67,10 +66,10 @@ class Calibration:
         if judged.support is not None:
             other = self.kinds.get(RESTS_ON[kind])
             lowest = self.threshold(RESTS_ON[kind], min_precision, alpha=alpha).threshold
-            beside = _tempered(judged.support, 1.0 if other is None else other.temperature)
+            beside = _all_tempered(judged.support, 1.0 if other is None else other.temperature)
             kept = judged.support.isinf() | (beside >= lowest)
         found = choose_threshold(
-            _tempered(judged.confidence, judged.temperature)[kept],
+            _all_tempered(judged.confidence, judged.temperature)[kept],
             judged.correct[kept],
             min_precision=min_precision,
             alpha=alpha,
@@ -203,17 +202,24 @@ def _check_names(model: LabelModel, dialogue: Dialogue) -> None:
 
 
 def _judged(kind: str, rows: list[tuple[float, bool, int, float]]) -> Judged:
-    confidence, correct, dialogues, support = (torch.tensor(column) for column in zip(*rows, strict=True))
-    confidence = confidence.double()
+    types = torch.float64, torch.bool, torch.int64, torch.float64
+    columns = zip(zip(*rows, strict=True), types, strict=True)
+    confidence, correct, dialogues, support = (torch.tensor(column, dtype=dtype) for column, dtype in columns)
     temperature = 1.0
     if bool(correct.any()) and not bool(correct.all()):
         temperature = fit_temperature(_logit(confidence), correct)
-    return Judged(confidence, correct, dialogues, temperature, support.double() if kind in RESTS_ON else None)
+    return Judged(confidence, correct, dialogues, temperature, support if kind in RESTS_ON else None)
 
 
 def _logit(confidence: Tensor) -> Tensor:
     return confidence.double().clamp(1 - _SUREST, _SUREST).logit()
 
 
-def _tempered(confidence: Tensor, temperature: float) -> Tensor:
-    return (_logit(confidence) / temperature).sigmoid()
+def _tempered(confidence: float, temperature: float) -> float:
+    share = min(max(confidence, 1 - _SUREST), _SUREST)
+    return 1 / (1 + math.exp(-math.log(share / (1 - share)) / temperature))
+
+
+def _all_tempered(confidence: Tensor, temperature: float) -> Tensor:
+    """One by one, so that a claim reaches a threshold by the same bits with which that was chosen."""
+    return torch.tensor([_tempered(each, temperature) for each in confidence.tolist()], dtype=torch.float64)
