@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.labeling import KINDS, Claim, Classes, Dialogue, Goal, Prediction, Slot, Turn, claims, decide
+from tercet.labeling import KINDS, Claim, Classes, Dialogue, Goal, Labels, Prediction, Slot, Turn, claims, decide
 
 CLASSES = Classes(("play", "stop", "none"), ("correct", "result"), ("genre", "artist"))
 
@@ -145,6 +145,13 @@ def test_what_is_sure_is_kept_beside_what_is_not() -> None:
     assert labels.slots == (Slot(0, 0, 4, "genre"), Slot(1, 0, 4, "genre"))
     assert labels.judged["slots"] == (1, 2)  # of turn 0 one slot is known, of turn 3 none
     assert annotation.confidence["success"] == pytest.approx((0.9,))
+
+
+def test_turns_of_which_nothing_is_believed_are_not_judged() -> None:
+    made = decide(Prediction(defects=torch.tensor([math.nan, 0.9, math.nan, 0.2])), CLASSES)
+    assert (made.labels.defects, made.labels.judged) == ((1,), {"defects": (1, 3)})
+    slots = ((Slot(0, 0, 2, "genre"), 0.9),)
+    assert decide(Prediction(slots=slots), CLASSES).labels == Labels(slots=(slots[0][0],), judged={"slots": ()})
 
 
 def test_confidence_may_be_calibrated() -> None:

@@ -229,10 +229,9 @@ def _closed(said: Mapping[Place, str], places: Iterable[Place], labels: Sequence
     goals = [goal for each in labels for goal in each.goals or ()]
     if not labels or any(goal.success is None for goal in goals):
         return dict(said)
-    judged = (
-        None if any("goals" not in each.judged for each in labels) else {t for e in labels for t in e.judged["goals"]}
-    )
-    closed = (place for place in places if judged is None or place in said or not judged.isdisjoint(place[:1]))
+    judged = {turn for each in labels for turn in each.judged.get("goals", ())}
+    whole = any("goals" not in each.judged for each in labels)
+    closed = (place for place in places if whole or place in said or (place and place[0] in judged))
     return {place: said.get(place, _NEGATIVE["goals"]) for place in closed}
 
 

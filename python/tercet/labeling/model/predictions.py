@@ -11,7 +11,7 @@ its text has no slots but those that are claimed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -53,11 +53,11 @@ class Prediction:
             diagonal, 0 below it.
         success: float32 [T], P(the goal that begins at the turn is reached), if one does.
         whole_success: P(the dialogue's goal is reached), where no dialogue of the training data names more than one.
-        defects: float32 [T], P(the system got the turn wrong).
+        defects: float32 [T], P(the system got the turn wrong); NaN: of this turn it says nothing.
         intents: float32 [T, num_intents]; rows sum to 1.
         failure_point: float32 [T, num_classes]; rows sum to 1.
         slots: spans, each with the probability that it is a slot of this name.
-        no_slot: float32 [T], P(the turn has no slots but those).
+        no_slot: float32 [T], P(the turn has no slots but those); None with slots: they are all that is said.
         transcription: by user turn, what was said, with the probability that this is right.
     """
 
@@ -179,7 +179,7 @@ def decide(
     confidence: dict[str, tuple[float, ...]] = {}
     judged: dict[str, tuple[int, ...]] = {}
     for decided, task in ((_decided_goals, "goals"), (_decided_defects, "defects"), (_decided_slots, "slots")):
-        found = decided(made, sure) if task in kinds or (task == "goals" and "success" in kinds) else None
+        found = decided(prediction, made, sure) if task in kinds or (task == "goals" and "success" in kinds) else None
         if found is not None:
             labels[task], turns, shares = found
             confidence |= shares
@@ -197,7 +197,7 @@ _Claims = Mapping[str, list[Claim]]
 _Decided = tuple[tuple[object, ...], tuple[int, ...] | None, dict[str, tuple[float, ...]]] | None
 
 
-def _decided_goals(made: _Claims, sure: _Claims) -> _Decided:
+def _decided_goals(prediction: Prediction, made: _Claims, sure: _Claims) -> _Decided:
     outcomes = {claim.place: claim for claim in sure.get("success", ())}
     kept, none = sure.get("goals", []), sure.get("no_goal", [])
     whole = outcomes.get(())
@@ -210,29 +210,35 @@ def _decided_goals(made: _Claims, sure: _Claims) -> _Decided:
     if any(outcome for _, outcome in goals):
         shares["success"] = tuple(outcome.confidence for _, outcome in goals if outcome)
     turns = tuple(sorted(claim.place[0] for claim in (*kept, *none)))
-    whole_dialogue = len(turns) == len((*made.get("goals", ()), *made.get("no_goal", ())))
-    as_usual = not turns or (whole_dialogue and all(goal.turns is not None for goal in said))
-    return tuple(said), None if as_usual else turns, shares
+    open_ended = any(goal.turns is None for goal in said)  # which says that no turn is judged, unless they are named
+    return tuple(said), turns if turns and (open_ended or not _is_whole(turns, prediction.begins)) else None, shares
 
 
-def _decided_defects(made: _Claims, sure: _Claims) -> _Decided:
+def _decided_defects(prediction: Prediction, made: _Claims, sure: _Claims) -> _Decided:
     said = sorted((*sure["defects"], *sure["no_defect"]), key=lambda claim: claim.place)
     if not said:
         return None
     turns = tuple(claim.place[0] for claim in said)
-    whole = len(turns) == len(made["defects"]) + len(made["no_defect"])
     defects = tuple(claim.place[0] for claim in sure["defects"])
-    return defects, None if whole else turns, {"defects": tuple(claim.confidence for claim in said)}
+    return (
+        defects,
+        None if _is_whole(turns, prediction.defects) else turns,
+        {"defects": tuple(claim.confidence for claim in said)},
+    )
 
 
-def _decided_slots(made: _Claims, sure: _Claims) -> _Decided:
+def _decided_slots(prediction: Prediction, made: _Claims, sure: _Claims) -> _Decided:
     kept = [Slot(*claim.place, claim.label) for claim in sure["slots"]]  # type: ignore[call-arg, arg-type]
     doubtful = {claim.place[0] for claim in set(made["slots"]) - set(sure["slots"])}
     turns = tuple(claim.place[0] for claim in sure.get("no_slot", ()) if claim.place[0] not in doubtful)
-    whole = len(turns) == len(made.get("no_slot", ())) and not doubtful
-    if not kept and not turns and not whole:
+    if not kept and not turns:
         return None
-    return tuple(kept), None if whole else turns, {"slots": tuple(claim.confidence for claim in sure["slots"])}
+    shares = {"slots": tuple(claim.confidence for claim in sure["slots"])}
+    return tuple(kept), None if _is_whole(turns, prediction.no_slot) else turns, shares
+
+
+def _is_whole(turns: Sequence[int], of_turns: Tensor | None) -> bool:
+    return of_turns is not None and len(turns) == len(of_turns)
 
 
 def _goals(prediction: Prediction) -> list[tuple[tuple[int, ...], float]]:
