@@ -80,6 +80,15 @@ def test_annotators_count_where_they_judge() -> None:
     assert judged(none, Labels(), *notes) == {("no_defect", (t,)): t != 1 for t in (0, 1, 2)}
 
 
+def test_weak_labels_judge_nothing() -> None:
+    said = Labels(defects=(1,), judged={"defects": (1, 2)})
+    weak = Annotation("feedback", said, weight={"defects": (1.0, 0.5)})
+    made = [Claim("defects", (turn,), "defect", 0.9) for turn in range(4)]
+    assert not list(judge(Dialogue("1", TURNS, annotations=(weak,)), made))
+    both = Dialogue("1", TURNS, annotations=(weak, Annotation("ann", Labels(defects=(2,), judged={"defects": (2, 3)}))))
+    assert [(claim.place, right) for claim, right in judge(both, made)] == [((2,), True), ((3,), False)]
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.6, 0.8, 0.9]))
 def test_thresholds_are_chosen_on_the_claims_that_are_kept(seed: int, least: float) -> None:
     """Of no_slot those in turns all of whose slots are kept: on the calibration's own claims the bound is theirs."""

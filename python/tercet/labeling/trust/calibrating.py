@@ -1,7 +1,8 @@
 """How far a model's confidence can be trusted, measured on labelled dialogues that it has not learnt from.
 
 Each claim of the model is right or wrong by the dialogue's labels; where annotators stand in for gold, by what at least
-half of them say who judge its turn; a claim about a turn that nobody judged is neither. One temperature by kind makes
+half of them say who judge its turn; a claim about a turn that nobody judged is neither, and weak labels, which have a
+weight, judge nothing: they are guesses themselves. One temperature by kind makes
 confidence fit how often claims are right, and leaves their order as it is, so that thresholds may be chosen on the same
 claims. Of claims that are written only beside others (`RESTS_ON`) the threshold is chosen on those beside which the
 others would be written.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from tercet.labeling.data.dialogues import JUDGED, Dialogue, Goal, Slot, turn_of
+from tercet.labeling.data.dialogues import JUDGED, Annotation, Dialogue, Goal, Slot, turn_of
 from tercet.labeling.model.label_model import LabelModel
 from tercet.labeling.model.predictions import ABSENCES, KINDS, RESTS_ON, Claim, claims, task_of
 from tercet.labeling.model.targets import sources
@@ -126,6 +127,10 @@ def judge(dialogue: Dialogue, made: Sequence[Claim]) -> Iterator[tuple[Claim, bo
             yield claim, 2 * of.at[turn] < of.judges[turn]
 
 
+def _judges(dialogue: Dialogue, task: str) -> list[Annotation]:
+    return [each for each in sources(dialogue, task) if task not in each.weight]
+
+
 class _Seen:
     """Labels of goals, defects or slots by those who judge their turns.
 
@@ -138,7 +143,7 @@ class _Seen:
         self.judges: Counter[int] = Counter()
         self.at: Counter[int] = Counter()
         self.labels: Counter[tuple[tuple[int, ...], str]] = Counter()
-        for each in sources(dialogue, task):
+        for each in _judges(dialogue, task):
             turns = set(each.labels.judged_turns(task, len(dialogue.turns)))
             found = {_named(label) for label in getattr(each.labels, task) if turn_of(label) in turns}
             self.judges.update(turns)
@@ -168,7 +173,7 @@ def _overlap(span: tuple[int, ...], other: tuple[int, ...]) -> bool:
 def _votes(dialogue: Dialogue, kind: str) -> dict[tuple[int, ...], str]:
     """What most say, by place; of success () is the dialogue's one goal, (turn,) one that begins there."""
     votes: dict[tuple[int, ...], Counter[str]] = {}
-    for each in sources(dialogue, task_of(kind)):
+    for each in _judges(dialogue, task_of(kind)):
         if kind != "success":
             for turn, name in getattr(each.labels, kind).items():
                 votes.setdefault((turn,), Counter())[name] += 1
