@@ -89,7 +89,7 @@ def _show(summary: Summary, more: dict[str, Any], as_json: bool) -> None:
         print_json(counts | more)
         return
     console = Console(highlight=False)
-    table = Table("task", "dialogues", "labels", "by annotators", "turns judged", "most frequent")
+    table = Table("task", "dialogues", "labels", "annotated", "judged", "most frequent")
     for task, count in counts["tasks"].items():
         names = list(count["names"].items())
         shown = ", ".join(f"{name} {number:,}" for name, number in names[:_SHOWN_NAMES])
