@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core.h"
@@ -72,6 +73,48 @@ StreamSizes sizes_of(int64_t num_blocks, const StreamArgs& args) {
           acoustic,   window,  norm_first, all_keys, static_cast<Activation>(activation)};
 }
 
+// A stack's parameters, read from Python once: six blocks are 150 numbers.
+struct StreamBlocks {
+  int dtype;
+  std::vector<BlockArgs> blocks;
+};
+
+// Entries of dictionaries and what they are to stay: the same objects and, where these are tensors, at the same
+// address.
+class Entries {
+ public:
+  using Entry = std::tuple<py::dict, py::str, py::object>;  // dictionary, key, value
+
+  Entries(std::vector<Entry> entries, const py::object& tensor)
+      : entries_(std::move(entries)), data_ptr_(tensor.attr("data_ptr")) {
+    for (const auto& [table, key, value] : entries_) {
+      if (!py::isinstance(value, tensor)) continue;
+      tensors_.push_back(value);
+      addresses_.push_back(address(value));
+    }
+  }
+
+  bool unchanged() const {
+    for (const auto& [table, key, value] : entries_) {
+      PyObject* now = PyDict_GetItemWithError(table.ptr(), key.ptr());
+      if (now == nullptr && PyErr_Occurred()) throw py::error_already_set();
+      if (now != value.ptr()) return false;
+    }
+    for (size_t i = 0; i < tensors_.size(); ++i) {
+      if (address(tensors_[i]) != addresses_[i]) return false;
+    }
+    return true;
+  }
+
+ private:
+  Pointer address(const py::object& tensor) const { return data_ptr_(tensor).cast<Pointer>(); }
+
+  std::vector<Entry> entries_;
+  std::vector<py::object> tensors_;
+  std::vector<Pointer> addresses_;
+  py::object data_ptr_;
+};
+
 KeyRanges ranges_of(const RangesArgs& args) { return {at<int64_t>(std::get<0>(args)), at<int64_t>(std::get<1>(args))}; }
 
 }  // namespace
@@ -107,19 +150,23 @@ void bind_gating(py::module_& m) {
         });
       },
       Release());
+  py::class_<Entries>(m, "Entries")
+      .def(py::init<std::vector<Entries::Entry>, py::object>())
+      .def("unchanged", &Entries::unchanged);
+  py::class_<StreamBlocks>(m, "StreamBlocks").def(py::init<int, std::vector<BlockArgs>>());
   m.def(
       "stream_scratch",
       [](int64_t num_blocks, const StreamArgs& sizes) { return stream_scratch(sizes_of(num_blocks, sizes)); },
       Release());
   m.def(
       "stream_step",
-      [](int dtype, const std::vector<BlockArgs>& args, const StreamArgs& sizes, const StateArgs& state, Pointer frames,
-         Pointer acoustic, Pointer gates, Pointer scratch, int num_threads) {
-        with_dtype(dtype, [&](auto zero) {
+      [](const StreamBlocks& stack, const StreamArgs& sizes, const StateArgs& state, Pointer frames, Pointer acoustic,
+         Pointer gates, Pointer scratch, int num_threads) {
+        with_dtype(stack.dtype, [&](auto zero) {
           using T = decltype(zero);
           std::vector<StreamBlock<T>> blocks;
-          blocks.reserve(args.size());
-          for (const BlockArgs& block : args) blocks.push_back(block_of<T>(block));
+          blocks.reserve(stack.blocks.size());
+          for (const BlockArgs& block : stack.blocks) blocks.push_back(block_of<T>(block));
           auto [keys, values, kept, positions] = state;
           stream_step<T>(blocks.data(), sizes_of(static_cast<int64_t>(blocks.size()), sizes),
                          {at<T>(keys), at<T>(values), at<int64_t>(kept), at<int64_t>(positions)}, at<T>(frames),

@@ -176,10 +176,20 @@ def test_the_state_of_another_model_or_batch_is_refused() -> None:
         ("positions", torch.zeros(1, dtype=torch.int64)),
         ("keys", torch.zeros(2, 2, 24, 6, dtype=torch.float64).transpose(2, 3)),
     ):
-        state = encoder.initial_state(2)
-        setattr(state, part, broken)
-        with pytest.raises(ValueError, match=f"state must be of this model and batch, {part} "):
-            encoder.step(frame, state)
+        for steps in (0, 1):  # a state that was good before is no exception
+            state = encoder.initial_state(2)
+            for _ in range(steps):
+                encoder.step(frame, state)
+            setattr(state, part, broken)
+            with pytest.raises(ValueError, match=f"state must be of this model and batch, {part} "):
+                encoder.step(frame, state)
+    state = encoder.initial_state(2)
+    encoder.step(frame, state)
+    for other in (make(window=6), make(blocks=3)):
+        with pytest.raises(ValueError, match="state must be of this model"):
+            other.step(frame, state)
+    with pytest.raises(ValueError, match=r"state must be of this model and batch, keys \[2, 1, 6, 24\]"):
+        encoder.step(frame[:1], state)
 
 
 def test_layers_of_several_kinds_are_not_run_as_one() -> None:
@@ -206,6 +216,57 @@ def test_another_layer_is_used_at_once() -> None:
         block.keys = "all"
     want = copy.deepcopy(encoder).step(frame, state.reset_())[0]
     assert torch.equal(encoder.step(frame, state.reset_())[0], want)
+
+
+def test_whatever_changes_in_a_layer_counts() -> None:
+    torch.manual_seed(0)
+    encoder, frame = make(bias=False), torch.randn(1, 1, 24, dtype=torch.float64)
+    state = encoder.initial_state(1)
+    block, third = encoder.blocks[0], make(bias=False).blocks[1]
+    for each in (*encoder.blocks, third):
+        each.attention_threshold.fill_(-torch.inf)
+        each.feed_forward_threshold.fill_(-torch.inf)
+
+    def new_bias() -> None:
+        block.linear2.bias = torch.nn.Parameter(torch.ones(24, dtype=torch.float64))
+
+    def other_epsilon() -> None:
+        block.norm1.eps = block.norm2.eps = 0.5
+
+    def one_more() -> None:
+        encoder.layers.append(third)
+
+    def other_threshold() -> None:
+        block.feed_forward_threshold = torch.full((), torch.inf, dtype=torch.float64)
+
+    for change in (new_bias, other_epsilon, one_more, other_threshold):
+        before = encoder.step(frame, state.reset_())[0]
+        change()
+        state = encoder.initial_state(1)
+        want = copy.deepcopy(encoder).step(frame, encoder.initial_state(1))[0]
+        assert not torch.equal(want, before), change.__name__
+        assert torch.equal(encoder.step(frame, state)[0], want), change.__name__
+
+
+def test_a_state_may_be_copied_and_given_other_tensors() -> None:
+    torch.manual_seed(0)
+    encoder = make()
+    frames = torch.randn(1, 8, 24, dtype=torch.float64)
+    state = encoder.initial_state(1)
+    for t in range(4):
+        encoder.step(frames[:, t : t + 1], state)
+    copied, filled = copy.deepcopy(state), encoder.initial_state(1)
+    encoder.step(frames[:, 7:], filled)
+    for part in ("keys", "values", "frames", "positions"):
+        setattr(filled, part, getattr(state, part).clone())
+    moved = copy.deepcopy(state)
+    encoder.step(frames[:, 4:5], moved)
+    for part in ("keys", "values", "frames", "positions"):
+        getattr(moved, part).data = getattr(state, part).clone()
+    for t in range(4, 8):
+        want = encoder.step(frames[:, t : t + 1], state)[0]
+        for other in (copied, filled, moved):
+            assert torch.equal(encoder.step(frames[:, t : t + 1], other)[0], want)
 
 
 def test_a_state_is_small_and_its_own() -> None:

@@ -8,6 +8,7 @@ off, at keep rate p with B independent streams for (1 - p)^B of the sub-blocks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 NATIVE_ROWS = 8  # frames of all streams together; more are products that torch computes faster
 _ACTIVATIONS = ("relu", "gelu")
-_SAVED = ("keys", "values", "frames", "positions", "gates")
+_RING = ("keys", "values", "frames", "positions")
+_SAVED = (*_RING, "gates")
+# Of a module, beside its parameters, what native code is told.
+_READ = frozenset(
+    ("dim", "num_heads", "feed_forward_dim", "norm_first", "keys", "left", "arbiter_input", "acoustic_dim",
+     "activation", "eps")
+)  # fmt: skip
+_NAME = "tercet.nn.ArbitratedEncoder.step"
 
 
 class _NativeStack:
@@ -36,53 +44,115 @@ class _NativeStack:
 
     def __init__(self, encoder: ArbitratedEncoder) -> None:
         first = encoder.blocks[0]
-        self.dtype, self.dim = first.self_attn.in_proj_weight.dtype, first.dim
-        self.window = -1 if first.left is None else first.left + 1
-        self.options = (first.norm_first, first.keys == "all", _ACTIVATIONS.index(first.fused))
+        self.model = _Model.of(encoder)
         self.heads = first.num_heads, first.feed_forward_dim, first.acoustic_dim
-        self.blocks = [_arguments(block) for block in encoder.blocks]
-        self.kinds = [_kind(block) for block in encoder.blocks]
-        self.held: list[tuple[dict[str, Any], str, Any]] = [
-            (table, name, value)
-            for module in encoder.modules()
-            for table in (module._modules, module._parameters, module._buffers)
-            for name, value in table.items()
-            if value is not None
-        ]
-        self.tensors = [value for _, _, value in self.held if isinstance(value, Tensor)]
-        self.addresses = [value.data_ptr() for value in self.tensors]
+        self.options = self.model.window, first.norm_first, first.keys == "all", _ACTIVATIONS.index(first.fused)
+        arguments = [_arguments(block) for block in encoder.blocks]
+        self.blocks = _native.cpu.StreamBlocks(_native.DTYPE_CODES[self.model.dtype], arguments)
+        held = []
+        for module in encoder.modules():
+            for table in (module._modules, module._parameters, module._buffers):
+                held += _entries(table, table)
+            held += _entries(module.__dict__, _READ.intersection(module.__dict__))
+        self.held = _native.cpu.Entries(held, Tensor)
 
     def holds(self, encoder: ArbitratedEncoder) -> bool:
         """Whether these are still the encoder's modules and parameters, where they were."""
-        return (
-            [value.data_ptr() for value in self.tensors] == self.addresses
-            and not [name for table, name, value in self.held if table.get(name) is not value]
-            and [_kind(block) for block in encoder.layers] == self.kinds
-        )
+        return len(encoder.layers._modules) == self.model.num_blocks and bool(self.held.unchanged())
 
     def step(self, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int) -> Tensor:
         """The output of at most `NATIVE_ROWS` frames [B, t, dim], before the stack's norm."""
-        batch, count = frames.shape[:2]
-        heads, feed_forward_dim, acoustic_dim = self.heads
-        sizes = (batch, self.dim, heads, feed_forward_dim, acoustic_dim, self.window, *self.options)
-        out = frames.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # [t, B, dim], overwritten
+        batch, count, dim = frames.shape
+        ring = _rings.get(state)
+        if ring is None or ring.stack is not self or ring.batch != batch or not ring.held.unchanged():
+            self.model.check_state(state, batch)
+            ring = _rings[state] = _NativeRing(self, state)
+        # Frames one after the other [t, B, dim]; one frame, or one stream, lies so already.
+        turned = batch > 1 and count > 1
+        out = (frames.transpose(0, 1) if turned else frames).clone(memory_format=torch.contiguous_format)
         acoustic_input = None if acoustic is None else acoustic.transpose(0, 1).contiguous()
-        gates = torch.empty(count, len(self.blocks), 2, batch, dtype=torch.bool)
-        scratch = out.new_empty(_native.cpu.stream_scratch(len(self.blocks), sizes))
-        ring = state.keys.data_ptr(), state.values.data_ptr(), state.frames.data_ptr(), state.positions.data_ptr()
-        code, width = _native.DTYPE_CODES[self.dtype], out.element_size()
+        gates = torch.empty(count, self.model.num_blocks, 2, batch, dtype=torch.bool)
         at_out, at_acoustic, at_gates = out.data_ptr(), _native.pointer(acoustic_input), gates.data_ptr()
         for _ in range(count):
-            _native.cpu.stream_step(code, self.blocks, sizes, ring, at_out, at_acoustic, at_gates, scratch.data_ptr(),
-                                    num_threads)  # fmt: skip
-            at_out += batch * self.dim * width
-            at_acoustic += 0 if acoustic_input is None else batch * acoustic_dim * width
-            at_gates += len(self.blocks) * 2 * batch
+            _native.cpu.stream_step(self.blocks, ring.sizes, ring.pointers, at_out, at_acoustic, at_gates,
+                                    ring.scratch.data_ptr(), num_threads)  # fmt: skip
+            at_out += batch * dim * out.element_size()
+            at_acoustic += 0 if acoustic_input is None else batch * self.heads[2] * out.element_size()
+            at_gates += self.model.num_blocks * 2 * batch
         state.gates = gates.permute(1, 2, 3, 0)
-        return out.transpose(0, 1)
+        return out.transpose(0, 1) if turned else out
 
 
-@dataclass
+class _NativeRing:
+    """A state that was found to be of a stack and batch, as native code takes it."""
+
+    def __init__(self, stack: _NativeStack, state: StreamState) -> None:
+        self.stack, self.batch = stack, len(state.positions)
+        self.sizes = (self.batch, stack.model.dim, *stack.heads, *stack.options)
+        self.scratch = state.keys.new_empty(_native.cpu.stream_scratch(stack.model.num_blocks, self.sizes))
+        self.pointers = tuple(getattr(state, part).data_ptr() for part in _RING)
+        self.held = _native.cpu.Entries(_entries(state.__dict__, _RING), Tensor)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What frames and states must fit: native code trusts these sizes. `acoustic_dim` is None where arbitrators read no
+    acoustic input."""
+
+    num_blocks: int
+    window: int
+    dim: int
+    acoustic_dim: int | None
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def of(cls, encoder: ArbitratedEncoder) -> _Model:
+        first = encoder.blocks[0]
+        weight = first.self_attn.in_proj_weight
+        acoustic_dim = None if first.arbiter_input == "block" else first.acoustic_dim
+        window = 0 if first.left is None else first.left + 1
+        return cls(len(encoder.layers), window, first.dim, acoustic_dim, weight.dtype, weight.device)
+
+    def check_frames(self, frames: Tensor, acoustic: Tensor | None) -> None:
+        """Raises TypeError or ValueError where they are not of this model."""
+        if frames.ndim != 3 or frames.shape[2] != self.dim:
+            raise ValueError(f"{_NAME}: frames must be [B, t, d_model] = [B, t, {self.dim}], got {list(frames.shape)}")
+        self._check_kind("frames", frames)
+        if acoustic is None:
+            return
+        sizes = [*frames.shape[:2], self.acoustic_dim]
+        if list(acoustic.shape) != sizes:
+            raise ValueError(f"{_NAME}: acoustic must be {sizes}, got {list(acoustic.shape)}")
+        self._check_kind("acoustic", acoustic)
+
+    def _check_kind(self, name: str, values: Tensor) -> None:
+        if values.dtype != self.dtype or values.device != self.device:
+            got = f"{values.dtype} on {values.device}"
+            raise TypeError(f"{_NAME}: {name} must be {self.dtype} on {self.device}, got {got}")
+
+    def check_state(self, state: StreamState, batch: int) -> None:
+        """Raises ValueError where it is not of this model and so many streams."""
+        slots = self.num_blocks, batch, self.window
+        for part, shape, dtype in (
+            ("keys", (*slots, self.dim), self.dtype),
+            ("values", (*slots, self.dim), self.dtype),
+            ("frames", slots, torch.int64),
+            ("positions", slots[1:2], torch.int64),
+        ):
+            held = getattr(state, part)
+            if held.shape != shape or held.dtype != dtype or held.device != self.device or not held.is_contiguous():
+                raise ValueError(
+                    f"{_NAME}: state must be of this model and batch, {part} {list(shape)} of {dtype} on {self.device},"
+                    f" got {list(held.shape)} of {held.dtype} on {held.device}"
+                )
+
+
+def _entries(table: dict[str, Any], names: Iterable[str]) -> list[tuple[dict[str, Any], str, Any]]:
+    return [(table, name, table[name]) for name in names]
+
+
+@dataclass(eq=False)
 class StreamState:
     """What a stack remembers of B streams: the kept frames of each block's window, in a ring.
 
@@ -172,14 +242,18 @@ def step(
     encoder: ArbitratedEncoder, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int | None
 ) -> Tensor:
     """The encoder's output for the next frames of each stream [B, t, d_model]; the state is moved on."""
-    first, batch, count = encoder.blocks[0], *frames.shape[:2]
-    acoustic_input = frames if acoustic is None else acoustic
-    _check(encoder, frames, state, acoustic_input if first.arbiter_input != "block" else None)
+    if encoder.training:
+        raise RuntimeError(f"{_NAME}: a stream is for evaluation; call .eval() first")
     threads = _native.threads(_checks.threads("nn.ArbitratedEncoder.step", num_threads))
-    stack = _native_stack(encoder) if batch * count <= NATIVE_ROWS else None
-    if stack is not None:
-        out = stack.step(frames, state, acoustic_input if first.arbiter_input != "block" else None, threads)
+    stack = _native_stack(encoder)
+    model = _Model.of(encoder) if stack is None else stack.model
+    acoustic_input = frames if acoustic is None else acoustic
+    model.check_frames(frames, None if model.acoustic_dim is None else acoustic_input)
+    batch, count = frames.shape[:2]
+    if stack is not None and batch * count <= NATIVE_ROWS:
+        out = stack.step(frames, state, None if model.acoustic_dim is None else acoustic_input, threads)
     else:
+        model.check_state(state, batch)
         out, gates = frames, []
         for i, block in enumerate(encoder.blocks):
             out, *pair = _chunk(block, out, state, i, acoustic_input)
@@ -190,6 +264,7 @@ def step(
 
 
 _stacks: WeakKeyDictionary[ArbitratedEncoder, _NativeStack] = WeakKeyDictionary()
+_rings: WeakKeyDictionary[StreamState, _NativeRing] = WeakKeyDictionary()
 
 
 def _native_stack(encoder: ArbitratedEncoder) -> _NativeStack | None:
@@ -210,41 +285,6 @@ def _kind(block: Any) -> tuple[Any, ...]:
     """What blocks must share to run in one native loop."""
     return (block.dim, block.num_heads, block.feed_forward_dim, block.norm_first, block.keys, block.left,
             block.arbiter_input, block.acoustic_dim, block.activation)  # fmt: skip
-
-
-def _check(encoder: ArbitratedEncoder, frames: Tensor, state: StreamState, acoustic: Tensor | None) -> None:
-    """What native code reads is there: it trusts these sizes."""
-    name, first = "tercet.nn.ArbitratedEncoder.step", encoder.blocks[0]
-    if encoder.training:
-        raise RuntimeError(f"{name}: a stream is for evaluation; call .eval() first")
-    if frames.ndim != 3 or frames.shape[2] != first.dim:
-        raise ValueError(f"{name}: frames must be [B, t, d_model] = [B, t, {first.dim}], got {list(frames.shape)}")
-    weight = first.self_attn.in_proj_weight
-    if frames.dtype != weight.dtype or frames.device != weight.device:
-        raise TypeError(
-            f"{name}: frames must be {weight.dtype} on {weight.device}, got {frames.dtype} on {frames.device}"
-        )
-    slots = (len(encoder.layers), frames.shape[0], 0 if first.left is None else first.left + 1)
-    for part, shape, dtype in (
-        ("keys", (*slots, first.dim), weight.dtype),
-        ("values", (*slots, first.dim), weight.dtype),
-        ("frames", slots, torch.int64),
-        ("positions", slots[1:2], torch.int64),
-    ):
-        held = getattr(state, part)
-        if held.shape != shape or held.dtype != dtype or held.device != weight.device or not held.is_contiguous():
-            raise ValueError(
-                f"{name}: state must be of this model and batch, {part} {list(shape)} of {dtype} on {weight.device},"
-                f" got {list(held.shape)} of {held.dtype} on {held.device}"
-            )
-    if acoustic is None:
-        return
-    if acoustic.shape != (*frames.shape[:2], first.acoustic_dim):
-        sizes = [*frames.shape[:2], first.acoustic_dim]
-        raise ValueError(f"{name}: acoustic must be {sizes}, got {list(acoustic.shape)}")
-    if acoustic.dtype != weight.dtype or acoustic.device != weight.device:
-        got = f"{acoustic.dtype} on {acoustic.device}"
-        raise TypeError(f"{name}: acoustic must be {weight.dtype} on {weight.device}, got {got}")
 
 
 def _arguments(block: ArbitratedEncoderLayer) -> tuple[Any, ...]:
