@@ -67,6 +67,10 @@ def test_what_annotators_said_is_counted_apart(tmp_path: Path) -> None:
     assert tasks["defects"] == {"dialogues": 1, "labels": 1, "annotated": 1, "judged": 12, "names": {}}
     assert tasks["goals"]["names"] == {"reached": 1}
     assert "play 3, stop 1" in run("check", path)
+    partly = a_dialogue()
+    partly["annotations"][0]["judged"] = {"defects": [0, 2]}
+    path.write_text(json.dumps(partly))
+    assert json.loads(run("check", path, "--json"))["tasks"]["defects"]["judged"] == 10
 
 
 def test_malformed_lines(tmp_path: Path) -> None:

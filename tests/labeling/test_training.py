@@ -87,7 +87,14 @@ def test_predictions_are_probabilities_of_the_right_shape(model: LabelModel) -> 
     assert 0 <= (found.whole_success or 0) <= 1
     assert found.transcription is not None
     assert set(found.transcription) == {0, 2}
-    for share in [found.begins, found.membership, found.success, found.defects]:
+    assert found.no_slot is not None
+    assert found.no_slot.shape == (4,)
+    silent = replace(music(7), turns=(*music(7).turns, Turn("user", "")))
+    last = model.predict([silent])[0].no_slot
+    assert last is not None
+    assert last[4] == 1  # no words, no slots
+    assert bool((last[:4] < 1).all())
+    for share in [found.begins, found.membership, found.success, found.defects, found.no_slot]:
         assert bool(((share >= 0) & (share <= 1)).all())
 
 
