@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tercet.labeling import TASKS, Annotation, Audio, Dialogue, Goal, Labels, Slot, Trace, Turn
+from tercet.labeling.data.dialogues import JUDGED
 
 SIGNALS = ("barge_in", "stop", "rephrase", "answer")
 _TURN_FIELDS = ("time", "categorical", "numeric", "traces", "feedback", "audio")
@@ -66,8 +67,10 @@ def _turn(rng: np.random.Generator, given: set[str], audio: str) -> Turn:
     return Turn(("user", "system")[rng.integers(0, 2)], _text(rng), **chosen)
 
 
-def _labels(rng: np.random.Generator, turns: tuple[Turn, ...], filled: dict[str, bool]) -> Labels:
-    """Tasks that `filled` lacks are None, those that are false are empty."""
+def _labels(
+    rng: np.random.Generator, turns: tuple[Turn, ...], filled: dict[str, bool], parts: frozenset[str]
+) -> Labels:
+    """Tasks that `filled` lacks are None, those that are false are empty; those in `parts` are of some turns alone."""
 
     def some() -> tuple[int, ...]:
         return tuple(sorted(map(int, rng.choice(len(turns), rng.integers(1, len(turns) + 1), replace=False))))
@@ -83,7 +86,14 @@ def _labels(rng: np.random.Generator, turns: tuple[Turn, ...], filled: dict[str,
         "slots": tuple(Slot(*span, _text(rng, 1)) for span in spans),
         **{task: {turn: _text(rng, 1) for turn in some()} for task in ("intents", "transcription", "failure_point")},
     }
-    return Labels(**{task: values[task] if full else type(values[task])() for task, full in filled.items()})
+    given = {task: values[task] if full else type(values[task])() for task, full in filled.items()}
+    named = {
+        "goals": [goal.turns[0] for goal in given.get("goals", ()) if goal.turns],
+        "defects": given.get("defects", ()),
+        "slots": (),
+    }
+    judged = {task: tuple(sorted({*some(), *named[task]})) for task in sorted(parts & filled.keys())}
+    return Labels(**given, judged=judged)
 
 
 @st.composite
@@ -94,10 +104,21 @@ def dialogues(draw: st.DrawFn) -> Dialogue:
     audio = draw(st.sampled_from(["path", "samples"]))
     turns = tuple(_turn(rng, given, audio) for _ in range(draw(st.sampled_from([1, 2, 7, 30]))))
     tasks = st.dictionaries(st.sampled_from(TASKS), st.booleans())
+    parts = st.frozensets(st.sampled_from(JUDGED))
     annotations = []
     for number in range(draw(st.sampled_from([0, 1, 3]))):
-        labels = _labels(rng, turns, draw(tasks))
-        sure = {task: tuple(map(float, rng.random(len(getattr(labels, task))))) for task in labels.tasks()}
-        annotations.append(Annotation(f"{number}{_text(rng)}", labels, sure if draw(st.booleans()) else {}))
+        labels = _labels(rng, turns, draw(tasks), draw(parts))
+        counts = {task: len(getattr(labels, task)) for task in labels.tasks()}
+        weighed = {task: len(labels.judged_turns(task, len(turns))) for task in counts if task == "defects"}
+        if draw(st.booleans()):
+            counts |= weighed
+        if labels.goals is not None:
+            counts["success"] = sum(goal.success is not None for goal in labels.goals)
+        sure, weight = (
+            {task: tuple(map(float, rng.random(count))) for task, count in each.items()} for each in (counts, weighed)
+        )
+        given = (sure if draw(st.booleans()) else {}, weight if draw(st.booleans()) else {})
+        annotations.append(Annotation(f"{number}{_text(rng)}", labels, *given))
     metadata = {_text(rng): _text(rng) for _ in range(draw(st.integers(0, 2)))}
-    return Dialogue(_text(rng, 1), turns, _labels(rng, turns, draw(tasks)), tuple(annotations), metadata)
+    gold = _labels(rng, turns, draw(tasks), draw(parts))
+    return Dialogue(_text(rng, 1), turns, gold, tuple(annotations), metadata)

@@ -36,7 +36,7 @@ COUNTS: dict[str, Any] = {
     "user_turns": 2,
     "annotations": 0,
     "annotators": 0,
-    "tasks": {"transcription": {"dialogues": 2, "labels": 2, "annotated": 0, "names": {}}},
+    "tasks": {"transcription": {"dialogues": 2, "labels": 2, "annotated": 0, "judged": 2, "names": {}}},
 }
 
 
@@ -62,10 +62,15 @@ def test_what_annotators_said_is_counted_apart(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps(a_dialogue()))
     tasks = json.loads(run("check", path, "--json"))["tasks"]
-    assert tasks["intents"] == {"dialogues": 1, "labels": 2, "annotated": 2, "names": {"play": 3, "stop": 1}}
-    assert tasks["defects"] == {"dialogues": 1, "labels": 1, "annotated": 1, "names": {}}
+    names = {"play": 3, "stop": 1}
+    assert tasks["intents"] == {"dialogues": 1, "labels": 2, "annotated": 2, "judged": 4, "names": names}
+    assert tasks["defects"] == {"dialogues": 1, "labels": 1, "annotated": 1, "judged": 12, "names": {}}
     assert tasks["goals"]["names"] == {"reached": 1}
     assert "play 3, stop 1" in run("check", path)
+    partly = a_dialogue()
+    partly["annotations"][0]["judged"] = {"defects": [0, 2]}
+    path.write_text(json.dumps(partly))
+    assert json.loads(run("check", path, "--json"))["tasks"]["defects"]["judged"] == 10
 
 
 def test_malformed_lines(tmp_path: Path) -> None:

@@ -94,6 +94,19 @@ def test_slots_are_said_of_every_span_that_somebody_named() -> None:
     ]  # fmt: skip
 
 
+def test_a_turn_that_was_not_judged_is_no_judgement() -> None:
+    assert said(
+        "defects",
+        ("ann", Labels(defects=(), judged={"defects": (0,)})), ("bob", Labels(defects=(1,), judged={"defects": (1,)})),
+    ) == [((0,), "ann", "none"), ((1,), "bob", "defect")]  # fmt: skip
+    song, room = Slot(0, 5, 9, "song"), Slot(0, 17, 24, "room")
+    assert said(
+        "slots",
+        ("ann", Labels(slots=(song,), judged={"slots": (1,)})), ("bob", Labels(slots=(room,), judged={"slots": (0,)})),
+        ("eve", Labels(slots=(), judged={"slots": (1,)})),
+    ) == [((0, 5, 9), "ann", "song"), ((0, 5, 9), "bob", ""), ((0, 17, 24), "bob", "room")]  # fmt: skip
+
+
 @pytest.mark.parametrize("task", ["intents", "transcription", "failure_point"])
 def test_names_are_said_of_the_turns_that_have_them(task: str) -> None:
     assert said(

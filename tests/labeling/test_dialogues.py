@@ -155,6 +155,52 @@ WRONG = [
         {"goals": []},
         "annotations[0].confidence.goals must be of a task that the annotator did",
     ),
+    ("labels.judged", {"defects": [2]}, "labels.judged.defects must hold every defect, lacks 1"),
+    ("labels.judged", {"goals": [1, 2]}, "labels.judged.goals must hold the first turn of every goal, lacks 0"),
+    ("labels.judged", {"slots": [4]}, "labels.judged.slots must be a turn of the dialogue, 0..3, got 4"),
+    ("labels.judged", {"slots": [1, 0]}, "labels.judged.slots must be ascending, got [1, 0]"),
+    ("labels.judged", {"slots": [True]}, "labels.judged.slots[0] must be an integer, got true"),
+    (
+        "labels.judged",
+        {"intents": [0]},
+        "labels.judged.intents is not a field of the format; it has goals, defects, slots",
+    ),
+    ("annotations.1.judged", {"slots": [0]}, "annotations[1].judged.slots must be of a task that was done"),
+    (
+        "annotations.1.confidence",
+        {"defects": [0.5, 0.5]},
+        "annotations[1].confidence.defects must be one for each of the 1 labels or 4 turns that are judged, got 2",
+    ),
+    (
+        "annotations.1.confidence",
+        {"success": [0.5]},
+        "annotations[1].confidence.success must be of a task that the annotator did",
+    ),
+    (
+        "annotations.1",
+        {"annotator": "bob", "goals": [{"turns": [0]}], "confidence": {"success": [0.5]}},
+        "annotations[1].confidence.success must be one for each of the 0 goals whose success is said, got 1",
+    ),
+    (
+        "annotations.1.weight",
+        {"defects": [1]},
+        "annotations[1].weight.defects must be one for each of the 4 turns that are judged, got 1",
+    ),
+    (
+        "annotations.1.weight",
+        {"defects": [1, 1, 2, 1]},
+        "annotations[1].weight.defects must be in 0..1, got [1.0, 1.0, 2.0, 1.0]",
+    ),
+    (
+        "annotations.2.weight",
+        {"defects": []},
+        "annotations[2].weight.defects must be of defects that the annotator judged",
+    ),
+    (
+        "annotations.1.weight",
+        {"slots": [1]},
+        "annotations[1].weight.slots is not a field of the format; it has defects",
+    ),
     (
         "annotations.0.confidence",
         {"intents": []},
@@ -211,11 +257,47 @@ def test_the_same_labels_twice_contradict_nothing() -> None:
     assert Dialogue("1", (USER,), annotations=later).annotations == later
 
 
+def test_an_annotator_may_come_back_for_other_turns() -> None:
+    turns = (USER,) * 3
+    first = {"defects": Labels(defects=(1,), judged={"defects": (1,)}),
+             "goals": Labels(goals=(Goal((1, 2)),), judged={"goals": (1,)}),
+             "slots": Labels(slots=(Slot(1, 0, 4, "act"),), judged={"slots": (1,)})}  # fmt: skip
+    more = {"defects": Labels(defects=(2,), judged={"defects": (0, 2)}),
+            "goals": Labels(goals=(Goal((0,)),), judged={"goals": (0, 2)}),
+            "slots": Labels(slots=(), judged={"slots": (0, 2)})}  # fmt: skip
+    other = {
+        "defects": Labels(defects=(), judged={"defects": (1,)}),
+        "goals": Labels(goals=()),
+        "slots": Labels(slots=()),
+    }
+    for task, labels in first.items():
+        both = Annotation("ann", labels), Annotation("ann", more[task])
+        assert Dialogue("1", turns, annotations=both).annotations == both
+        with pytest.raises(ValueError, match=rf"annotations\[1\]\.{task}\.1 contradicts annotations\[0\]: both are by"):
+            Dialogue("1", turns, annotations=(Annotation("ann", labels), Annotation("ann", other[task])))
+
+
+def test_which_turns_are_judged() -> None:
+    goals = Labels(goals=(Goal((0,)), Goal(None, success=True)))
+    assert tuple(goals.judged_turns("goals", 3)) == ()
+    assert Labels(goals=goals.goals, judged={"goals": (0, 1)}).judged_turns("goals", 3) == (0, 1)
+    assert tuple(Labels(goals=()).judged_turns("goals", 3)) == (0, 1, 2)
+    assert tuple(Labels().judged_turns("slots", 3)) == ()
+    made = Annotation("m", Labels(defects=(1,)), {"defects": (0.7,)})
+    assert made.sure_of_defects(3) == {1: 0.7}
+    assert Annotation("m", made.labels, {"defects": (0.9, 0.7, 0.8)}).sure_of_defects(3) == {0: 0.9, 1: 0.7, 2: 0.8}
+    assert Annotation("m", made.labels).sure_of_defects(3) == {}
+    assert Annotation("m", goals, {"goals": (0.5, 0.6)}).sure_of_success() == {1: 0.6}
+    assert Annotation("m", goals, {"goals": (0.5, 0.6), "success": (0.9,)}).sure_of_success() == {1: 0.9}
+
+
 def test_dialogues_made_in_python_are_checked() -> None:
     with pytest.raises(
         ValueError, match=r"^tercet.Dialogue: labels.defects must be a turn of the dialogue, 0..0, got 1$"
     ):
         Dialogue("1", (USER,), Labels(defects=(1,)))
+    with pytest.raises(ValueError, match=r"labels.judged must be of goals, defects, slots, got 'intents'$"):
+        Dialogue("1", (USER,), Labels(intents={}, judged={"intents": (0,)}))
     for audio in (
         Audio(),
         Audio("a.wav", array("f", [0.0]), 8000),

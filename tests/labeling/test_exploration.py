@@ -151,6 +151,8 @@ def test_known_turns_are_not_asked_about() -> None:
         call(0, "a", labels=Labels(defects=())), call(1, "b", answer=True), call(2, "c", stop=True), call(3, "d"),
     ]  # fmt: skip
     assert {each.dialogue for each in explore(calls, believed(*[0.5] * 4), budget=9)} == {"d2", "d3"}
+    partly = [call(n, f"ask {n}", labels=Labels(defects=(), judged={"defects": (n,)})) for n in (0, 1)]
+    assert [each.dialogue for each in explore(partly, believed(0.5, 0.5), budget=9)] == ["d0"]
 
 
 @pytest.mark.parametrize("task", ["intents", "failure_point"])

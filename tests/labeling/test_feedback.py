@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -174,15 +176,35 @@ def test_soft_targets_for_training() -> None:
     soft = model.annotated(dialogues[0])
     assert soft.turns == dialogues[0].turns
     (made,) = soft.annotations
-    assert made.labels.defects == (0, 1)
-    assert made.confidence["defects"] == tuple(model.weak_labels(dialogues[0]).defects.tolist())
-    targets = targets_of(soft, Classes())
-    np.testing.assert_allclose(targets.defects, model.weak_labels(dialogues[0]).defects.numpy())
-    assert targets.defects_weight.all()
+    weak = model.weak_labels(dialogues[0])
+    assert (made.labels.defects, made.labels.judged) == ((1,), {"defects": (1,)})  # of the user's turn nothing is known
+    assert made.confidence["defects"] == (float(weak.defects[1]),)
+    assert made.weight["defects"] == (1.0,)
+    pooled = model.annotated(call(500, "fine"))  # of its request there is evidence
+    (made,) = pooled.annotations
+    fine = model.weak_labels(pooled)
+    assert (made.labels.defects, made.labels.judged) == ((), {"defects": (1,)})
+    assert made.confidence["defects"] == pytest.approx((1 - float(fine.defects[1]),))
+    assert 0 < made.weight["defects"][0] < 1
+    for dialogue, labels in ((soft, weak), (pooled, fine)):
+        targets = targets_of(dialogue, Classes())
+        np.testing.assert_allclose(targets.defects, labels.defects.numpy(), atol=1e-6)
+        np.testing.assert_allclose(targets.defects_weight, labels.weight.numpy())
     gold, never = call(0, "bad", defects=(1,), stop=True), call(0, "never asked")
     by_hand = Dialogue("1", dialogues[0].turns, annotations=(Annotation("ann", Labels(defects=())),))
     for other in (gold, never, by_hand):
         assert model.annotated(other) is other
+
+
+def test_gold_of_some_turns_says_nothing_of_the_others() -> None:
+    told = [
+        replace(call(n, stop=True), labels=Labels(defects=(1,) if n else (), judged={"defects": (n,)})) for n in (0, 1)
+    ]
+    calls = [call(n, stop=n % 3 == 0) for n in range(9)]
+    model = fit_feedback([*calls, *told])
+    assert model.weak_labels(told[1]).defects[1] == 1.0
+    own, like = (model.weak_labels(each) for each in (told[0], call(1, stop=True)))
+    assert own.defects[1] == like.defects[1] < 1.0
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 40))

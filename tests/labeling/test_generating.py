@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,20 @@ import torch
 
 from label_models import SHORT, SIZES, annotated, music, tiny_bert
 from tercet.labeling import (
+    KINDS,
     Annotation,
     Calibration,
+    Classes,
     Dialogue,
     Epoch,
     GenerationReport,
+    Goal,
     LabelModel,
     Labels,
+    Prediction,
     Reporter,
+    Slot,
+    Threshold,
     TrainingResult,
     TrainingSettings,
     Turn,
@@ -56,8 +63,12 @@ def test_sure_labels_are_written(result: TrainingResult) -> None:
             assert annotation.annotator == "m"
             assert each.metadata == {"labels by m": "here"}
             for kind, judged in annotation.confidence.items():
-                limit = thresholds["success" if kind == "goals" and "goals" not in thresholds else kind].threshold
-                assert kind == "goals" or all(value >= limit for value in judged)
+                turns = annotation.labels.judged_turns("defects", len(each.turns)) if kind == "defects" else ()
+                kinds = [kind if turn in (annotation.labels.defects or ()) else "no_defect" for turn in turns]
+                if kind == "goals":
+                    kinds = ["success" if goal.turns is None else kind for goal in annotation.labels.goals or ()]
+                kinds = kinds or [kind] * len(judged)
+                assert all(sure >= thresholds[k].threshold for k, sure in zip(kinds, judged, strict=True))
             intents = annotation.labels.intents or {}
             known = {turn: name for turn, name in intents.items() if turn in (truth.labels.intents or {})}
             total += len(known)
@@ -73,6 +84,46 @@ def test_sure_labels_are_written(result: TrainingResult) -> None:
         assert found.threshold.bound >= 0.8 or not found.written
     again = list(generate(result.model, made, result.calibration, thresholds, annotator="m"))
     assert [each.annotations for each in again] == [each.annotations for each in made]  # its own labels are replaced
+
+
+class Fixed:
+    """Believes the same of every dialogue."""
+
+    parts, classes, long_turns = ("begins", "membership", "success", "defects", "slots"), Classes(slots=("genre",)), 0
+
+    def predictions(self, dialogues: Iterable[Dialogue]) -> Iterator[Prediction]:
+        for _ in dialogues:
+            yield Prediction(
+                begins=torch.tensor([0.9, 0.4, 0.6, 0.05]), membership=torch.eye(4), success=torch.full((4,), 0.9),
+                defects=torch.tensor([0.1, 0.95, 0.6, 0.45]), no_slot=torch.tensor([0.9, 0.95, 0.9, 0.6]),
+                slots=((Slot(0, 0, 4, "genre"), 0.95), (Slot(0, 5, 9, "genre"), 0.5), (Slot(2, 0, 4, "genre"), 0.9)),
+            )  # fmt: skip
+
+
+def test_what_is_sure_is_written_turn_by_turn() -> None:
+    """And counted for each kind of label, with its provenance."""
+    thresholds = {kind: Threshold(0.8, 10, 9, 9, 0.7, 0.7, 0.05) for kind in KINDS}
+    report = GenerationReport()
+    bare = [replace(music(number), labels=Labels()) for number in (0, 2)]
+    made = list(generate(Fixed(), bare, None, thresholds, provenance="here", report=report))  # type: ignore[arg-type]
+    for each in made:
+        (annotation,) = each.annotations
+        assert each.metadata == {"labels by tercet": "here"}
+        assert annotation.labels == Labels(
+            goals=(Goal((0,), success=True),), defects=(1,),
+            slots=(Slot(0, 0, 4, "genre"), Slot(2, 0, 4, "genre")),
+            judged={"goals": (0, 3), "defects": (0, 1), "slots": (1, 2)},
+        )  # fmt: skip
+        assert annotation.confidence["defects"] == pytest.approx((0.9, 0.95))
+    counts = {kind: (found.claimed, found.written) for kind, found in report.kinds.items()}
+    assert counts == {
+        "goals": (4, 2), "no_goal": (4, 2), "success": (4, 2), "defects": (4, 2), "no_defect": (4, 2),
+        "slots": (6, 4), "no_slot": (8, 4),
+    }  # fmt: skip
+    assert report.to_json()["labels"] == 2 + 2 + 2 + 4  # that there is none is no label
+    (goals, _) = generate(Fixed(), bare, None, thresholds, tasks=["goals"])  # type: ignore[arg-type]
+    assert goals.annotations[0].labels == Labels(goals=(Goal((0,), success=True),), judged={"goals": (0, 3)})
+    assert set(goals.annotations[0].confidence) == {"goals", "success"}
 
 
 def test_confidence_is_calibrated(result: TrainingResult) -> None:

@@ -52,3 +52,6 @@ def test_tasks_without_gold_or_predictions_are_absent() -> None:
     turnless = Dialogue("w", TURNS, Labels(goals=(Goal(None, True),)))
     assert matching_figures([turnless], [prediction(2)], [CLASSES]) == {}
     assert segmentation_by_dialogue([turnless], [Labels()]) is None
+    partly = Dialogue("v", TURNS, Labels(goals=(Goal((0, 1)),), judged={"goals": (0, 1)}))
+    assert segmentation_by_dialogue([partly], [Labels()]) is None
+    assert set(matching_figures([partly], [prediction(2)], [CLASSES])["goals"]) == {"goal_boundary", "goal_membership"}

@@ -50,6 +50,9 @@ def test_goals_by_hand() -> None:
     assert counts("goal_membership", gold, predicted) == [7, 9, 9]
     assert counts("goal_boundary", gold, predicted) == [0, 1, 1]
     assert counts("goal_boundary", gold, gold) == [1, 1, 1]
+    some = Labels(goals=(Goal((3, 4)),), judged={"goals": (1, 3)})  # of the goal at 0 nothing is known
+    assert counts("goal_boundary", some, Labels(goals=(Goal((0, 1)), Goal((1,)), Goal((2, 3))))) == [0, 1, 1]
+    assert counts("goal_membership", some, Labels(goals=(Goal((0, 1)), Goal((3,))))) == [1, 1, 3]
     interleaved = Labels(goals=(Goal((0, 2, 4)), Goal((1, 2))))
     assert counts("goal_boundary", interleaved, gold) == [0, 1, 1]
     assert counts("goal_membership", interleaved, gold) == [6, 9, 8]  # 00 02 11 12 22 44
@@ -168,3 +171,16 @@ def test_word_errors() -> None:
     assert word_error_counts("a b c", "a x c d").tolist() == [2, 3]
     assert word_error_counts("", "a b").tolist() == [2, 0]
     assert word_error_counts("a b", "").tolist() == [2, 2]
+
+
+def test_turns_that_gold_does_not_judge_do_not_count() -> None:
+    gold = Labels(
+        defects=(1,), slots=(Slot(0, 11, 15, "place"), Slot(2, 0, 3, "people")),
+        judged={"defects": (1, 3), "slots": (0, 4)},
+    )  # fmt: skip
+    made = Labels(defects=(0, 1, 3), slots=(Slot(0, 0, 1, "place"), Slot(2, 0, 3, "people"), Slot(1, 0, 3, "people")))
+    assert counts("defects", gold, made) == [1, 2, 1]
+    assert counts("slots", gold, made) == [0, 1, 1]
+    assert counts("slot_values", gold, made) == [0, 1, 1]
+    silent = Labels(defects=(), judged={"defects": ()})  # it abstained from all turns
+    assert counts("defects", gold, silent) == [0, 0, 1]

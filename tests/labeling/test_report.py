@@ -122,6 +122,26 @@ def test_slots_and_defects() -> None:
     assert (one.labels, one.judged, one.right, one.gold) == (2, 2, 1, 1)
 
 
+def test_turns_that_were_not_judged() -> None:
+    gold = Labels(
+        goals=(Goal((0, 1), success=True),), defects=(1,), slots=(Slot(0, 5, 11, "genre"),),
+        judged={"goals": (0, 1), "defects": (0, 1), "slots": (0,)},
+    )  # fmt: skip
+    made = Labels(
+        goals=(Goal((1,), success=True), Goal((2,), success=False)), defects=(2,), slots=(Slot(1, 0, 7, "act"),),
+        judged={"goals": (1, 2), "defects": (1, 2), "slots": (2,)},
+    )  # fmt: skip
+    sure = {"goals": (0.5, 0.6), "success": (0.7, 0.8), "defects": (0.9, 0.95), "slots": (0.6,)}
+    found = compared(Dialogue("1", TURNS, gold, (Annotation("tercet", made, sure),)), "tercet")
+    assert found["defects"] == [
+        Judged((0,), "none", None, None), Judged((1,), "defect", "none", 0.9), Judged((2,), None, "defect", 0.95),
+    ]  # fmt: skip
+    assert found["slots"] == [Judged((0, 5, 11), "genre", None, None), Judged((1, 0, 7), None, "act", 0.6)]
+    assert found["goals"] == [
+        Judged((0, 1), "reached", None, None), Judged((1,), "no goal", "reached", 0.7), Judged((2,), None, "missed", 0.8),
+    ]  # fmt: skip
+
+
 def test_gold_is_else_what_most_others_say() -> None:
     others = [
         by(name, intents=said) for name, said in zip("abc", ({0: "x"}, {0: "x", 1: "y"}, {0: "z", 1: "x"}), strict=True)

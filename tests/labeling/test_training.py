@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dialogue_strategies import dialogues
 from label_models import NAMES, SHORT, SIZES, annotated, music
 from tercet.labeling import (
+    KINDS,
     TASKS,
     Annotation,
     Dialogue,
@@ -28,6 +29,7 @@ from tercet.labeling import (
     pretrain,
     train,
 )
+from tercet.labeling.model.predictions import task_of
 
 DIALOGUES = [music(number) for number in range(48)]
 LEARN = TrainingSettings(epochs=15, batch_size=8, held_out=0.0, learning_rate=5e-3)
@@ -85,7 +87,14 @@ def test_predictions_are_probabilities_of_the_right_shape(model: LabelModel) -> 
     assert 0 <= (found.whole_success or 0) <= 1
     assert found.transcription is not None
     assert set(found.transcription) == {0, 2}
-    for share in [found.begins, found.membership, found.success, found.defects]:
+    assert found.no_slot is not None
+    assert found.no_slot.shape == (4,)
+    silent = replace(music(7), turns=(*music(7).turns, Turn("user", "")))
+    last = model.predict([silent])[0].no_slot
+    assert last is not None
+    assert last[4] == 1  # no words, no slots
+    assert bool((last[:4] < 1).all())
+    for share in [found.begins, found.membership, found.success, found.defects, found.no_slot]:
         assert bool(((share >= 0) & (share <= 1)).all())
 
 
@@ -121,8 +130,7 @@ def test_only_the_tasks_that_are_there_are_learnt(tasks: set[str], seed: int) ->
     given_tasks = tuple(task for task in TASKS if task in tasks)
     some = [music(number, given_tasks) for number in range(seed, seed + 12)]
     result = train(some, replace(SHORT, epochs=1), SIZES)
-    kinds = {"goals": {"goals", "success"}}
-    assert set(result.model.predict(some[:1])[0].kinds()) == set().union(*(kinds.get(task, {task}) for task in tasks))
+    assert set(result.model.predict(some[:1])[0].kinds()) == {kind for kind in KINDS if task_of(kind) in tasks}
     assert result.dialogues + result.held_out == 12
 
 

@@ -89,12 +89,12 @@ def _show(summary: Summary, more: dict[str, Any], as_json: bool) -> None:
         print_json(counts | more)
         return
     console = Console(highlight=False)
-    table = Table("task", "dialogues", "labels", "by annotators", "most frequent")
+    table = Table("task", "dialogues", "labels", "annotated", "judged", "most frequent")
     for task, count in counts["tasks"].items():
         names = list(count["names"].items())
         shown = ", ".join(f"{name} {number:,}" for name, number in names[:_SHOWN_NAMES])
         rest = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-        numbers = (f"{count[key]:,}" for key in ("dialogues", "labels", "annotated"))
+        numbers = (f"{count[key]:,}" for key in ("dialogues", "labels", "annotated", "judged"))
         table.add_row(task, *numbers, Text(shown + rest))  # a name may hold what rich would take for markup
     if counts["tasks"]:
         console.print(table)

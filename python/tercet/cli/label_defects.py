@@ -38,7 +38,7 @@ def defects_command(
 
     A request is what was asked, in the same words, and what the system did. How signals err is learnt from the file,
     with what gold labels of defects it has. With --out, dialogues without labels of defects get an annotation by
-    `feedback` that names every turn, with the probability of a defect as its confidence: soft targets of training.
+    `feedback` that judges the turns of which there is evidence, with confidence and weight: soft targets of training.
     """
     if out is not None:
         check_suffix(out)

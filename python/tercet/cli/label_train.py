@@ -199,7 +199,8 @@ def generate_command(
     """Add a model's labels to dialogues, with their confidence: those that are sure enough, and report how many.
 
     Thresholds are chosen by kind of label on labelled dialogues that the model has not learnt from, such that the exact
-    lower bound of precision passes; a kind for which none does is left out. What is in the dialogues stays.
+    lower bound of precision passes; a kind for which none does is left out. What is not sure enough leaves its turn
+    open alone: `judged` names the turns of which all was. What is in the dialogues stays.
     """
     if min_precision is not None and not 0 < min_precision < 1:
         raise ValueError(f"--min-precision must be between 0 and 1, got {min_precision}")

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tercet.labeling.data.dialogues import Annotation, Dialogue, Labels
+from tercet.labeling.data.dialogues import Annotation, Dialogue, Labels, turn_of
 from tercet.labeling.model.label_model import LabelModel
-from tercet.labeling.model.predictions import KINDS, claims, decide
+from tercet.labeling.model.predictions import ABSENCES, KINDS, claims, decide, task_of
 from tercet.labeling.trust.calibrating import Calibration
 from tercet.labeling.trust.thresholds import Threshold
 
@@ -19,7 +19,7 @@ class KindReport:
     """Labels of one kind.
 
     Attributes:
-        claimed: what the model could have said, turns without a defect apart. written: what it was sure enough of.
+        claimed: what the model could have said. written: what it was sure enough of.
         threshold: of calibrated confidence, with the precision that it promises; None: everything is written.
     """
 
@@ -51,8 +51,8 @@ class GenerationReport:
 
     @property
     def written(self) -> int:
-        """Labels of all kinds."""
-        return sum(each.written for each in self.kinds.values())
+        """Labels of all kinds; that there is none at a turn (`ABSENCES`) does not count as one."""
+        return sum(each.written for kind, each in self.kinds.items() if kind not in ABSENCES)
 
     def to_json(self) -> dict[str, Any]:
         """All figures; a threshold that nothing passes is null."""
@@ -91,7 +91,8 @@ def made_by(model: LabelModel) -> tuple[str, ...]:
     """The kinds of labels that a model makes, of KINDS."""
     parts = set(model.parts)
     names = {"goals": {"begins"}, "success": {"success", "whole_success"}}
-    return tuple(kind for kind in KINDS if parts & names.get(kind, {kind}))
+    able = {kind for kind in KINDS if parts & names.get(kind, {kind})}
+    return tuple(kind for kind in KINDS if ABSENCES.get(kind, kind) in able)
 
 
 def generate(
@@ -128,25 +129,25 @@ def generate(
             f"tercet.labeling.generate: the model was trained for {', '.join(model.parts)} and has no labels"
         )
     for task in tasks or ():
-        if task not in (able := tuple("goals" if kind == "success" else kind for kind in kinds)):
+        if task not in (able := tuple(map(task_of, kinds))):
             known = ", ".join(dict.fromkeys(able))
             raise ValueError(f"tercet.labeling.generate: tasks must be those of the model, {known}, got {task!r}")
     if tasks:
-        kinds = tuple(kind for kind in kinds if ("goals" if kind == "success" else kind) in tasks)
+        kinds = tuple(kind for kind in kinds if task_of(kind) in tasks)
     lowest = {kind: found.threshold for kind, found in (thresholds or {}).items()}
     report.kinds = {kind: KindReport(threshold=(thresholds or {}).get(kind)) for kind in kinds}
     started, passed = time.perf_counter(), _Passing(dialogues)
     for prediction in model.predictions(passed):
         dialogue = passed.kept.pop(0)
         for claim in claims(prediction, model.classes):
-            if claim.kind in report.kinds and (claim.kind != "defects" or claim.label != "none"):
+            if claim.kind in report.kinds:
                 report.kinds[claim.kind].claimed += 1
         annotation = decide(
             prediction, model.classes, lowest, annotator=annotator,
             calibrated=lambda claim: calibration.calibrated(claim.kind, claim.confidence),
         )  # fmt: skip
         annotation = _of_tasks(annotation, tasks)
-        _count(annotation, report)
+        _count(annotation.labels, len(dialogue.turns), report)
         others = tuple(each for each in dialogue.annotations if each.annotator != annotator)
         report.dialogues += 1
         report.turns += len(dialogue.turns)
@@ -176,18 +177,23 @@ def _of_tasks(annotation: Annotation, tasks: Sequence[str] | None) -> Annotation
     """The labels of the tasks alone."""
     if tasks is None:
         return annotation
-    labels = Labels(**{task: getattr(annotation.labels, task) for task in annotation.labels.tasks() if task in tasks})
-    confidence = {task: values for task, values in annotation.confidence.items() if task in tasks}
-    return Annotation(annotation.annotator, labels, confidence)
-
-
-def _count(annotation: Annotation, report: GenerationReport) -> None:
     labels = annotation.labels
+    kept = {task: getattr(labels, task) for task in labels.tasks() if task in tasks}
+    judged = {task: turns for task, turns in labels.judged.items() if task in tasks}
+    confidence = {kind: values for kind, values in annotation.confidence.items() if task_of(kind) in tasks}
+    return Annotation(annotation.annotator, Labels(**kept, judged=judged), confidence)
+
+
+def _count(labels: Labels, num_turns: int, report: GenerationReport) -> None:
     for kind in report.kinds:
         if kind == "goals":
             count = sum(goal.turns is not None for goal in labels.goals or ())
         elif kind == "success":
             count = sum(goal.success is not None for goal in labels.goals or ())
+        elif kind in ABSENCES:
+            task = ABSENCES[kind]
+            named = () if kind == "no_slot" else set(map(turn_of, getattr(labels, task) or ())) - {None}
+            count = len(labels.judged_turns(task, num_turns)) - len(named)
         else:
             count = len(getattr(labels, kind) or ())
         report.kinds[kind].written += count

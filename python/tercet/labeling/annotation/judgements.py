@@ -3,8 +3,9 @@
 task            an item is                                          its labels
 goals           a dialogue where nobody names more than one goal,   reached, missed
                 else the goals of a dialogue with the same turns
-defects         a turn                                              defect, none
-slots           a span of a turn's text that somebody named         the name; empty where one did not name it
+defects         a turn that was judged                              defect, none
+slots           a span of a turn's text that somebody named         the name; empty where one judged the turn and did
+                                                                    not name it
 intents, transcription, failure_point: a turn that was labelled     the name or text
 """
 
@@ -60,7 +61,7 @@ def answers(task: str, given: Sequence[Labels], num_turns: int) -> list[dict[Pla
 
     What is an item may depend on all of them: see the module. Goals whose success, or where turns are needed whose
     turns, are not known are left out; so is everything of labels that lack the task. Several slots of the same span are
-    one label, their names joined by +.
+    one label, their names joined by +. A turn that labels do not judge is no item of theirs.
 
     Raises:
         ValueError: the same labels call goals of the same turns reached and missed.
@@ -74,14 +75,21 @@ def answers(task: str, given: Sequence[Labels], num_turns: int) -> list[dict[Pla
         whole = all(len(goals) < 2 for goals in values if goals)
         return [_outcomes(goals or (), whole) for goals in values]
     if task == "defects":
-        turns = range(num_turns)
         return [
-            {} if defects is None else {(turn,): "defect" if turn in defects else "none" for turn in turns}
-            for defects in values
+            {
+                (turn,): "defect" if turn in (labels.defects or ()) else "none"
+                for turn in labels.judged_turns(task, num_turns)
+            }
+            for labels in given
         ]
     if task == "slots":
         spans = sorted({(slot.turn, slot.start, slot.end) for slots in values for slot in slots or ()})
-        return [{} if slots is None else {span: _names(slots, span) for span in spans} for slots in values]
+        found = [{span: _names(slots or (), span) for span in spans} for slots in values]
+        judged = [set(labels.judged_turns(task, num_turns)) for labels in given]
+        return [
+            {span: name for span, name in names.items() if name or span[0] in turns}
+            for names, turns in zip(found, judged, strict=True)
+        ]
     return [{(turn,): name for turn, name in (names or {}).items()} for names in values]
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import NoReturn
@@ -106,8 +107,9 @@ class Slot:
 class Labels:
     """What is known about a dialogue, by task; turns count from 0. None: the task was not done here.
 
-    Goals, defects and slots speak of the whole dialogue: a turn that they do not name has none, and an empty tuple says
-    that there are none. The other three speak of the turns that they name, and leave the rest open.
+    Goals, defects and slots speak of all turns, or of those that are judged: there, what they do not name is not there,
+    and an empty tuple says that there is none. The other three speak of the turns that they name, and leave the rest
+    open.
 
     Attributes:
         goals: with their turns and success.
@@ -116,6 +118,10 @@ class Labels:
         slots: in the text of turns.
         transcription: by turn, what was really said.
         failure_point: by turn, the first component whose error was not recovered from, or correct.
+        judged: by task, of JUDGED, the turns of which all is said, ascending; a task that is absent was done for all
+            turns. Of goals: every goal that begins at such a turn is named, with all of its turns, and no other goal
+            but those whose turns are not known. Of defects: those turns without one are right. Of slots: every slot in
+            the text of such a turn is named; a slot in another turn stands for itself, the rest of its turn is open.
     """
 
     goals: tuple[Goal, ...] | None = None
@@ -124,6 +130,7 @@ class Labels:
     slots: tuple[Slot, ...] | None = None
     transcription: Mapping[int, str] | None = None
     failure_point: Mapping[int, str] | None = None
+    judged: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def tasks(self) -> tuple[str, ...]:
         """The tasks that were done, in the order of TASKS.
@@ -134,8 +141,34 @@ class Labels:
         """
         return tuple(task for task in TASKS if getattr(self, task) is not None)
 
+    def judged_turns(self, task: str, num_turns: int) -> Sequence[int]:
+        """The turns, ascending, of which these labels say all that there is to say; none where the task was not done.
 
-TASKS = tuple(task.name for task in fields(Labels))
+        Goals of which one has no turns say that of no turn, unless `judged` does.
+
+        Example:
+            >>> Labels(defects=(1,)).judged_turns("defects", 3), Labels(intents={2: "play"}).judged_turns("intents", 3)
+            (range(0, 3), [2])
+            >>> Labels(defects=(1,), judged={"defects": (1, 2)}).judged_turns("defects", 3)
+            (1, 2)
+        """
+        labels = getattr(self, task)
+        if isinstance(labels, Mapping):
+            return sorted(labels)
+        if labels is None or (task not in self.judged and any(turn_of(label) is None for label in labels)):
+            return ()
+        return self.judged.get(task, range(num_turns))
+
+
+JUDGED = ("goals", "defects", "slots")
+TASKS = tuple(task.name for task in fields(Labels) if task.name != "judged")
+
+
+def turn_of(label: Goal | Slot | int) -> int | None:
+    """Where a goal begins, a slot or a defect is; None of a goal whose turns are not known."""
+    if isinstance(label, Goal):
+        return None if label.turns is None else label.turns[0]
+    return label.turn if isinstance(label, Slot) else label
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +179,39 @@ class Annotation:
         annotator: a name that is the same in all dialogues.
         labels: those of the tasks that this annotator did here.
         confidence: in 0..1, by task, one for each label in its order; for tasks by turn, in the order of the mapping.
+            Of defects, one for each defect, or for each turn that is judged: of what is said there. That of goals is
+            of all that is said of them, unless `success` has one for each goal whose success is said.
+        weight: in 0..1, of defects, one for each turn that is judged: how much evidence there is for what is said of
+            it. Training counts the turn by it; where it is absent, in full.
     """
 
     annotator: str
     labels: Labels
     confidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    weight: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def sure_of_defects(self, num_turns: int) -> dict[int, float]:
+        """By turn, how sure the annotator is that it has a defect, or that it has none; what is absent was not said.
+
+        Example:
+            >>> labels = Labels(defects=(1,), judged={"defects": (1, 2)})
+            >>> Annotation("ann", labels, {"defects": (0.9, 0.6)}).sure_of_defects(4)
+            {1: 0.9, 2: 0.6}
+        """
+        sure, defects = self.confidence.get("defects"), self.labels.defects or ()
+        if sure is None:
+            return {}
+        turns = defects if len(sure) == len(defects) else self.labels.judged_turns("defects", num_turns)
+        return dict(zip(turns, sure, strict=True))
+
+    def sure_of_success(self) -> dict[int, float]:
+        """By the number of the goal, how sure the annotator is of its success; what is absent was not said."""
+        goals = self.labels.goals or ()
+        said = [number for number, goal in enumerate(goals) if goal.success is not None]
+        if "success" in self.confidence:
+            return dict(zip(said, self.confidence["success"], strict=True))
+        whole = self.confidence.get("goals")
+        return {} if whole is None else {number: whole[number] for number in said}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +253,8 @@ class Dialogue:
             if not annotation.annotator:
                 fail(f"{where}.annotator must not be empty")
             _check_labels(annotation.labels, self.turns, where)
-            _check_confidence(annotation, f"{where}.confidence")
-        _check_agreement_with_oneself(self.annotations)
+            _check_confidence(annotation, len(self.turns), where)
+        _check_agreement_with_oneself(self.annotations, len(self.turns))
 
 
 def _check_turn(turn: Turn, where: str) -> None:
@@ -246,6 +307,20 @@ def _check_labels(labels: Labels, turns: Sequence[Turn], where: str) -> None:
             _check_turn_number(turn, len(turns), f"{where}.{task}")
             if not name and task != "transcription":
                 fail(f"{where}.{task}.{turn} must not be empty")
+    _check_judged(labels, len(turns), f"{where}.judged")
+
+
+def _check_judged(labels: Labels, num_turns: int, where: str) -> None:
+    for task, judged in labels.judged.items():
+        if task not in JUDGED:
+            fail(f"{where} must be of {', '.join(JUDGED)}, got {task!r}")
+        if task not in labels.tasks():
+            fail(f"{where}.{task} must be of a task that was done")
+        _check_ascending(judged, num_turns, f"{where}.{task}")
+        for turn in map(turn_of, getattr(labels, task)) if task != "slots" else ():
+            if turn is not None and turn not in judged:
+                what = "every defect" if task == "defects" else "the first turn of every goal"
+                fail(f"{where}.{task} must hold {what}, lacks {turn}")
 
 
 def _check_turn_number(turn: int, num_turns: int, where: str) -> None:
@@ -260,32 +335,56 @@ def _check_ascending(numbers: Sequence[int], num_turns: int, where: str) -> None
         fail(f"{where} must be ascending, got {list(numbers)}")
 
 
-def _check_confidence(annotation: Annotation, where: str) -> None:
-    for task, values in annotation.confidence.items():
-        if task not in annotation.labels.tasks():
-            fail(f"{where}.{task} must be of a task that the annotator did")
-        count = len(getattr(annotation.labels, task))
-        if len(values) != count:
-            fail(f"{where}.{task} must be one for each of the {count} labels, got {len(values)}")
-        if not all(0 <= value <= 1 for value in values):
-            fail(f"{where}.{task} must be in 0..1, got {list(values)}")
+def _check_confidence(annotation: Annotation, num_turns: int, where: str) -> None:
+    labels, judged = annotation.labels, "turns that are judged"
+    for name, values in annotation.confidence.items():
+        task = "goals" if name == "success" else name
+        said = getattr(labels, task) if task in TASKS else None
+        if said is None:
+            fail(f"{where}.confidence.{name} must be of a task that the annotator did")
+        counts = {"labels": len(said)}
+        if name == "success":
+            counts = {"goals whose success is said": sum(goal.success is not None for goal in said)}
+        if name == "defects":
+            counts[judged] = len(labels.judged_turns(name, num_turns))
+        _check_shares(values, counts, f"{where}.confidence.{name}")
+    for name, values in annotation.weight.items():
+        if name != "defects" or labels.defects is None:
+            fail(f"{where}.weight.{name} must be of defects that the annotator judged")
+        _check_shares(values, {judged: len(labels.judged_turns(name, num_turns))}, f"{where}.weight.{name}")
 
 
-def _check_agreement_with_oneself(annotations: Iterable[Annotation]) -> None:
+def _check_shares(values: Sequence[float], counts: Mapping[str, int], where: str) -> None:
+    """One for each of something, `counts` says of what it may be."""
+    if len(values) not in counts.values():
+        meant = " or ".join(f"{count} {name}" for name, count in counts.items())
+        fail(f"{where} must be one for each of the {meant}, got {len(values)}")
+    if not all(0 <= value <= 1 for value in values):
+        fail(f"{where} must be in 0..1, got {list(values)}")
+
+
+def _check_agreement_with_oneself(annotations: Sequence[Annotation], num_turns: int) -> None:
     """An annotator may come back for another task or turn, but not with another answer."""
     said: dict[tuple[str, ...], tuple[int, object]] = {}
+    counts = Counter(annotation.annotator for annotation in annotations)
     for index, annotation in enumerate(annotations):
-        for task in annotation.labels.tasks():
-            labels = getattr(annotation.labels, task)
-            answers: dict[tuple[str, ...], object] = (
-                {(annotation.annotator, task, str(turn)): name for turn, name in labels.items()}
-                if isinstance(labels, Mapping)
-                else {(annotation.annotator, task): frozenset(labels)}
-            )
-            for key, answer in answers.items():
-                first, before = said.setdefault(key, (index, answer))
-                if before != answer:
-                    fail(
-                        f"annotations[{index}].{'.'.join(key[1:])} contradicts annotations[{first}]:"
-                        f" both are by annotator {annotation.annotator!r}"
-                    )
+        for place, answer in _answers(annotation.labels, num_turns) if counts[annotation.annotator] > 1 else ():
+            first, before = said.setdefault((annotation.annotator, *place), (index, answer))
+            if before != answer:
+                fail(
+                    f"annotations[{index}].{'.'.join(place)} contradicts annotations[{first}]:"
+                    f" both are by annotator {annotation.annotator!r}"
+                )
+
+
+def _answers(labels: Labels, num_turns: int) -> Iterator[tuple[tuple[str, ...], object]]:
+    """What is said, by task and turn; of all turns together too, where a task was done for all."""
+    for task in labels.tasks():
+        given = getattr(labels, task)
+        if isinstance(given, Mapping):
+            yield from (((task, str(turn)), name) for turn, name in given.items())
+            continue
+        if task not in labels.judged:
+            yield (task,), frozenset(given)
+        for turn in labels.judged_turns(task, num_turns):
+            yield (task, str(turn)), frozenset(label for label in given if turn_of(label) == turn)

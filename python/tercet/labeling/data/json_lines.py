@@ -1,7 +1,8 @@
 """A dialogue as JSON: one object, one line. Fields that are empty or not known are left out; null is read as left out.
 
 `labels` and each of `annotations` (which also has `annotator` and may have `confidence`) hold tasks; mappings by turn
-have the turn's number as their key, `"intents": {"2": "play"}`; `audio` is a path, or `{"samples": [...], "rate": N}`.
+have the turn's number as their key, `"intents": {"2": "play"}`; `judged`, `confidence` and `weight` hold lists by task,
+`"judged": {"defects": [1, 3]}`; `audio` is a path, or `{"samples": [...], "rate": N}`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from tercet.labeling.data.dialogues import (
+    JUDGED,
     PREFIX,
     TASKS,
     Annotation,
@@ -29,7 +31,7 @@ from tercet.labeling.data.dialogues import (
 
 _T = TypeVar("_T")
 _KNOWN = {kind: tuple(f.name for f in fields(kind)) for kind in (Dialogue, Turn, Trace, Goal, Slot, Labels)}
-_ANNOTATION = ("annotator", *TASKS, "confidence")
+_ANNOTATION = ("annotator", *_KNOWN[Labels], "confidence", "weight")
 _JSON_NAMES = {
     dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number",
     type(None): "null",
@@ -78,7 +80,7 @@ def dialogue_from_json(value: object) -> Dialogue:
     return Dialogue(
         id=_text(_required(given, "", "id"), "id"),
         turns=_list(_required(given, "", "turns"), "turns", _turn),
-        labels=_labels(_object(given.get("labels", {}), "labels", TASKS), "labels"),
+        labels=_labels(_object(given.get("labels", {}), "labels", _KNOWN[Labels]), "labels"),
         annotations=_list(given.get("annotations", []), "annotations", _annotation),
         metadata=_mapping(given.get("metadata", {}), "metadata", _text),
     )
@@ -88,7 +90,7 @@ def dialogue_to_json(dialogue: Dialogue) -> dict[str, Any]:
     """A dialogue as an object that `json` can write; what is empty or not known is left out."""
     annotations = [
         {"annotator": each.annotator, **_labels_to_json(each.labels)}
-        | ({"confidence": {task: list(values) for task, values in each.confidence.items()}} if each.confidence else {})
+        | _filled(confidence=_lists(each.confidence), weight=_lists(each.weight))
         for each in dialogue.annotations
     ]
     return {
@@ -153,14 +155,25 @@ def _audio(value: object, where: str) -> Audio:
 
 def _annotation(value: object, where: str) -> Annotation:
     given = _object(value, where, _ANNOTATION)
-    confidence = _object(given.get("confidence", {}), f"{where}.confidence", TASKS)
     return Annotation(
         annotator=_text(_required(given, where, "annotator"), f"{where}.annotator"),
         labels=_labels(given, where),
-        confidence={
-            task: _list(values, f"{where}.confidence.{task}", _number) for task, values in confidence.items()
-        },
-    )  # fmt: skip
+        confidence=_by_task(given, where, "confidence", (*TASKS, "success"), _number),
+        weight=_by_task(given, where, "weight", ("defects",), _number),
+    )
+
+
+def _by_task(
+    given: Mapping[str, object], where: str, name: str, known: tuple[str, ...], parse: Callable[[object, str], _T]
+) -> dict[str, tuple[_T, ...]]:
+    """The lists of a member `name` that has some for each task."""
+    where = f"{where}.{name}"
+    lists = _object(given.get(name, {}), where, known)
+    return {task: _list(values, f"{where}.{task}", parse) for task, values in lists.items()}
+
+
+def _lists(by_task: Mapping[str, tuple[object, ...]]) -> dict[str, list[object]]:
+    return {task: list(values) for task, values in by_task.items()}
 
 
 def _labels(given: Mapping[str, object], where: str) -> Labels:
@@ -171,6 +184,7 @@ def _labels(given: Mapping[str, object], where: str) -> Labels:
         slots=_optional(given, where, "slots", lambda value, at: _list(value, at, _slot)),
         transcription=_optional(given, where, "transcription", _by_turn),
         failure_point=_optional(given, where, "failure_point", _by_turn),
+        judged=_by_task(given, where, "judged", JUDGED, _integer),
     )
 
 
@@ -189,7 +203,7 @@ def _labels_to_json(labels: Labels) -> dict[str, Any]:
         elif isinstance(value, Mapping):
             value = {str(turn): name for turn, name in value.items()}
         written[task] = value if isinstance(value, dict) else list(value)
-    return written
+    return written | _filled(judged=_lists(labels.judged))
 
 
 def _goal(value: object, where: str) -> Goal:

@@ -87,7 +87,7 @@ def _schema(pa: Any) -> Any:
         "transcription": by_turn,
         "failure_point": by_turn,
     }
-    labels = {task: tasks[task] for task in TASKS}
+    labels = {task: tasks[task] for task in TASKS} | {"judged": pa.map_(text, pa.list_(pa.int32()))}
     trace = {"n_best": pa.list_(text), "scores": pa.list_(pa.float64()), "decision": text}
     turn = {
         "speaker": text,
@@ -99,8 +99,8 @@ def _schema(pa: Any) -> Any:
         "feedback": pa.map_(text, pa.bool_()),
         "audio": pa.struct({"path": text, "samples": pa.list_(pa.float32()), "rate": pa.int32()}),
     }
-    confidence = pa.map_(text, pa.list_(pa.float64()))
-    annotation = {"annotator": text, **labels, "confidence": confidence}
+    shares = pa.map_(text, pa.list_(pa.float64()))
+    annotation = {"annotator": text, **labels, "confidence": shares, "weight": shares}
     return pa.schema(
         {
             "id": text,

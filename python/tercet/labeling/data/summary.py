@@ -18,12 +18,14 @@ class TaskCount:
         dialogues: in which the task was done, by anybody.
         labels: as known to hold.
         annotated: labels by annotators.
+        judged: turns of which all is said, once for each who says it.
         names: how many of both are of each name: intents, slots, failure points; of goals, their success.
     """
 
     dialogues: int = 0
     labels: int = 0
     annotated: int = 0
+    judged: int = 0
     names: Counter[str] = field(default_factory=Counter)
 
 
@@ -66,6 +68,7 @@ class Summary:
                     "dialogues": count.dialogues,
                     "labels": count.labels,
                     "annotated": count.annotated,
+                    "judged": count.judged,
                     "names": dict(count.names.most_common()),
                 }
                 for task, count in ((task, self.tasks[task]) for task in TASKS if task in self.tasks)
@@ -78,17 +81,15 @@ class Summary:
         self.user_turns += sum(turn.speaker == "user" for turn in dialogue.turns)
         self.annotations += len(dialogue.annotations)
         self.annotators.update(annotation.annotator for annotation in dialogue.annotations)
-        done = set(dialogue.labels.tasks())
-        for task in dialogue.labels.tasks():
-            count = self.tasks.setdefault(task, TaskCount())
-            count.labels += len(getattr(dialogue.labels, task))
-            count.names.update(_names(dialogue.labels, task))
-        for annotation in dialogue.annotations:
-            for task in annotation.labels.tasks():
+        done: set[str] = set()
+        for number, labels in enumerate((dialogue.labels, *(each.labels for each in dialogue.annotations))):
+            for task in labels.tasks():
                 done.add(task)
-                count = self.tasks.setdefault(task, TaskCount())
-                count.annotated += len(getattr(annotation.labels, task))
-                count.names.update(_names(annotation.labels, task))
+                count, made = self.tasks.setdefault(task, TaskCount()), len(getattr(labels, task))
+                count.labels += made if number == 0 else 0
+                count.annotated += made if number else 0
+                count.judged += len(labels.judged_turns(task, len(dialogue.turns)))
+                count.names.update(_names(labels, task))
         for task in done:
             self.tasks[task].dialogues += 1
 

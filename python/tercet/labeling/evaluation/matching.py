@@ -46,15 +46,16 @@ def counts_by_dialogue(what: str, dialogues: Sequence[Dialogue], labels: Sequenc
 
 
 def segmentation_by_dialogue(dialogues: Sequence[Dialogue], labels: Sequence[Labels]) -> Tensor | None:
-    """What each dialogue adds to WindowDiff and Pk, see `segmentation_counts`: float64 [num, 3]; None without gold.
+    """What each dialogue adds to WindowDiff and Pk, see `segmentation_counts`: float64 [num, 3]; None without gold of
+    all turns.
 
     The window is half the mean length of gold's segments, rounded, and at least 1.
     """
     known = []
     for dialogue, own in zip(dialogues, labels, strict=True):
-        begins = [_begins(each) for each in (dialogue.labels, own)]
-        if begins[0] is not None:
-            known.append((begins[0], begins[1] or set(), len(dialogue.turns)))
+        size = len(dialogue.turns)
+        if len(dialogue.labels.judged_turns("goals", size)) == size:
+            known.append((_begins(dialogue.labels), _begins(own), size))
     if not known:
         return None
     segments = sum(len(begins - {0}) + 1 for begins, _, _ in known)
@@ -129,9 +130,8 @@ def matching_figures(
     return found
 
 
-def _begins(labels: Labels) -> set[int] | None:
-    goals = [goal.turns for goal in labels.goals or ()]
-    return None if labels.goals is None or None in goals else {turns[0] for turns in goals if turns is not None}
+def _begins(labels: Labels) -> set[int]:
+    return {goal.turns[0] for goal in labels.goals or () if goal.turns is not None}
 
 
 def _figures(counts: Tensor) -> dict[str, float]:

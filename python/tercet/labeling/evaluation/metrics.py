@@ -22,7 +22,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
-from tercet.labeling.data.dialogues import Labels, Turn
+from tercet.labeling.data.dialogues import Labels, Turn, turn_of
 from tercet.ops import _checks
 
 DETECTION_FIGURES = ("accuracy", "precision", "recall", "f1", "precision_at_half_coverage")
@@ -43,7 +43,8 @@ def matching_counts(gold: Iterable[Hashable], predicted: Iterable[Hashable]) -> 
 def label_counts(what: str, gold: Labels, predicted: Labels, turns: Sequence[Turn]) -> Tensor | None:
     """Counts of one dialogue, float64 [3]; None where gold lacks the task, or the turns of a goal.
 
-    Labels that are predicted for a task that was abstained from are none: all of gold is missed.
+    Of goals, defects and slots the turns that gold judges count. Labels that are predicted for a task or turn that was
+    abstained from are none: all of gold is missed.
 
     Args:
         what: see the module.
@@ -61,6 +62,9 @@ def label_counts(what: str, gold: Labels, predicted: Labels, turns: Sequence[Tur
     """
     if what not in MATCHED:
         raise ValueError(f"tercet.label_counts: what must be one of {', '.join(MATCHED)}, got {what!r}")
+    task = _TASKS.get(what, what)
+    if task in gold.judged:
+        gold, predicted = (_at(labels, task, gold.judged[task]) for labels in (gold, predicted))
     wanted = MATCHED[what](gold, turns)
     if wanted is None:
         return None
@@ -223,6 +227,13 @@ def macro_f1(counts: Mapping[str, Tensor]) -> float:
     return float(f1(torch.stack([*counts.values()])).mean()) if counts else 0.0
 
 
+def _at(labels: Labels, task: str, turns: Collection[int]) -> Labels:
+    """The labels of a task that are at some turns, goals those that begin there."""
+    found = getattr(labels, task)
+    kept = None if found is None else tuple(label for label in found if turn_of(label) in turns)
+    return Labels(**{task: kept})  # type: ignore[arg-type]
+
+
 def _boundaries(labels: Labels, turns: Sequence[Turn]) -> Collection[Hashable] | None:
     goals = _turns_of_goals(labels)
     return None if goals is None else {goal[0] for goal in goals} - {0}
@@ -263,6 +274,7 @@ def _failure_points(labels: Labels, turns: Sequence[Turn]) -> Collection[Hashabl
     return None if labels.failure_point is None else list(labels.failure_point.items())
 
 
+_TASKS = {"goal_boundary": "goals", "goal_membership": "goals", "slot_values": "slots"}
 MATCHED: dict[str, _Items] = {
     "goal_boundary": _boundaries,
     "goal_membership": _membership,

@@ -2,8 +2,9 @@
 
 Gold is `labels` of a dialogue; of a task that they lack, what most of the other annotators say. Items are those of
 `tercet.labeling.answers`. Compared are the items of dialogues that the annotator has any labels of and whose gold has
-the task: of intents, transcription and failure points those turns that gold names, of slots every span that either
-names, of goals the outcome of each: a goal with other turns than gold's is wrong.
+the task: of intents, transcription and failure points those turns that gold names, of defects the turns that it judges,
+of slots every span that either names in these, of goals the outcome of each: a goal with other turns than gold's is
+wrong, if gold judges the turn it begins at.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from tercet.files import write_text
 from tercet.labeling.annotation.judgements import Place, answers
-from tercet.labeling.data.dialogues import TASKS, Dialogue, Labels
+from tercet.labeling.data.dialogues import TASKS, Annotation, Dialogue, Labels
 from tercet.labeling.evaluation import markup
 
 _NEGATIVE = {"goals": "no goal", "defects": "none", "slots": ""}  # the label of what need not be named
@@ -133,7 +134,7 @@ def compared(dialogue: Dialogue, annotator: str) -> dict[str, list[Judged]]:
         sure: dict[Place, float] = {}
         for annotation, labels in zip(did, said[len(sides) :], strict=True):
             given |= labels
-            sure |= _confidence(task, annotation.labels, annotation.confidence.get(task, ()), () in labels)
+            sure |= _confidence(task, annotation, len(dialogue.turns), () in labels)
         if task == "goals" and known:
             places = {*gold, *given}
             gold = _closed(gold, places, [dialogue.labels])
@@ -224,23 +225,26 @@ def _majority(said: Sequence[Mapping[Place, str]]) -> dict[Place, str]:
 
 
 def _closed(said: Mapping[Place, str], places: Iterable[Place], labels: Sequence[Labels]) -> dict[Place, str]:
-    """Where all goals and their success are known, other turns are no goal."""
+    """Where all goals and their success are known, other turns are no goal, if a goal that begins there was judged."""
     goals = [goal for each in labels for goal in each.goals or ()]
     if not labels or any(goal.success is None for goal in goals):
         return dict(said)
-    return {place: said.get(place, _NEGATIVE["goals"]) for place in places}
+    judged = {turn for each in labels for turn in each.judged.get("goals", ())}
+    whole = any("goals" not in each.judged for each in labels)
+    closed = (place for place in places if whole or place in said or (place and place[0] in judged))
+    return {place: said.get(place, _NEGATIVE["goals"]) for place in closed}
 
 
-def _confidence(task: str, labels: Labels, values: Sequence[float], whole: bool) -> dict[Place, float]:
+def _confidence(task: str, annotation: Annotation, num_turns: int, whole: bool) -> dict[Place, float]:
     """By item; of several goals or slots of the same place the last one's."""
-    given = getattr(labels, task)
+    given = getattr(annotation.labels, task)
+    if task == "defects":
+        return {(turn,): sure for turn, sure in annotation.sure_of_defects(num_turns).items()}
     if task == "goals":
-        places = [() if whole else goal.turns for goal in given]
-    elif task == "slots":
-        places = [(slot.turn, slot.start, slot.end) for slot in given]
-    else:
-        places = [(turn,) for turn in given]
-    return {place: sure for place, sure in zip(places, values, strict=False) if place is not None}
+        places = {number: () if whole else given[number].turns for number in range(len(given))}
+        return {place: s for number, s in annotation.sure_of_success().items() if (place := places[number]) is not None}
+    items = [(slot.turn, slot.start, slot.end) for slot in given] if task == "slots" else [(turn,) for turn in given]
+    return dict(zip(items, annotation.confidence.get(task, ()), strict=False))
 
 
 def _comparisons(found: Mapping[str, TaskComparison]) -> Iterator[str]:
@@ -354,19 +358,22 @@ def _marked(text: str, turn: int, slots: Mapping[Place, Judged]) -> str:
 
 
 def _goals_of(dialogue: Dialogue, annotator: str, turn: int) -> str:
-    """The numbers of the goals that the annotator says the turn serves, and gold's where they differ."""
-    own = [each.labels.goals for each in dialogue.annotations if each.annotator == annotator]
-    sides = [next((goals for goals in own if goals is not None), None), dialogue.labels.goals]
+    """The numbers of the goals that the annotator says the turn serves, and gold's where they differ; of goals that not
+    all are known, gold's are left out, whose numbers are others."""
+    size = len(dialogue.turns)
+    own = [
+        each.labels for each in dialogue.annotations if each.annotator == annotator and each.labels.goals is not None
+    ]
+    labels = own[0] if own else Labels()
     given, gold = (
-        None
-        if goals is None or any(goal.turns is None for goal in goals)
-        else [str(number) for number, goal in enumerate(goals, 1) if turn in (goal.turns or ())]
-        for goals in sides
+        [str(number) for number, goal in enumerate(each.goals or (), 1) if turn in (goal.turns or ())]
+        for each in (labels, dialogue.labels)
     )
-    if given is None:
+    whole, known = (len(each.judged_turns("goals", size)) == size for each in (labels, dialogue.labels))
+    if not whole and not given:
         return ""
-    right = None if gold is None else given == gold
-    instead = None if right is not False or gold is None else ", ".join(gold) or "none"
+    right = given == gold if whole and known else None
+    instead = ", ".join(gold) or "none" if right is False else None
     return markup.label(", ".join(given) or "–", right=right, gold=instead) if given or instead else ""
 
 

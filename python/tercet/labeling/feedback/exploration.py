@@ -180,15 +180,11 @@ def _wrong(op: str, task: str, prediction: Prediction, dialogue: Dialogue) -> Fl
 
 def _open_turns(dialogue: Dialogue, task: str) -> list[int]:
     """Turns that may be asked about."""
-    known = getattr(dialogue.labels, task)
-    if task == "defects" and known is not None:
-        return []
+    known = set(dialogue.labels.judged_turns(task, len(dialogue.turns)))
     return [
         turn
         for turn, each in enumerate(dialogue.turns)
-        if each.speaker == EXPLORED[task]
-        and "answer" not in each.feedback
-        and (task == "defects" or turn not in (known or {}))
+        if each.speaker == EXPLORED[task] and "answer" not in each.feedback and turn not in known
     ]
 
 

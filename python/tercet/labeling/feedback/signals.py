@@ -181,16 +181,20 @@ class FeedbackModel:
     def annotated(self, dialogue: Dialogue) -> Dialogue:
         """The dialogue with its weak labels as an annotation that training takes as soft targets.
 
-        It names every turn as a defect with its probability as confidence, so it is for training alone. A dialogue with
-        gold or annotated defects, or without any evidence, stays as it is.
+        It judges the turns of which there is evidence, by what is likelier, with the probability of this as confidence
+        and with their weight. A dialogue with gold or annotated defects, or without any evidence, stays as it is.
         """
         if any(labels.defects is not None for labels in (dialogue.labels, *(a.labels for a in dialogue.annotations))):
             return dialogue
         weak = self.weak_labels(dialogue)
-        if not weak.weight.any():
+        turns = weak.weight.nonzero().flatten().tolist()
+        if not turns:
             return dialogue
-        labels = Labels(defects=tuple(range(len(dialogue.turns))))
-        soft = Annotation(ANNOTATOR, labels, {"defects": tuple(weak.defects.tolist())})
+        shares, weights = weak.defects[turns].tolist(), weak.weight[turns].tolist()
+        defects = tuple(turn for turn, share in zip(turns, shares, strict=True) if share >= 0.5)
+        labels = Labels(defects=defects, judged={"defects": tuple(turns)})
+        sure = tuple(max(share, 1 - share) for share in shares)
+        soft = Annotation(ANNOTATOR, labels, {"defects": sure}, {"defects": tuple(weights)})
         return replace(dialogue, annotations=(*dialogue.annotations, soft))
 
 
@@ -212,13 +216,14 @@ class Reading:
 
     def pattern(self, dialogue: Dialogue, turn: int) -> Pattern | None:
         """What is known of a turn; None: nothing."""
-        each, defects = dialogue.turns[turn], dialogue.labels.defects
+        each, labels = dialogue.turns[turn], dialogue.labels
         said = dict.fromkeys(self.always, False) if each.speaker == "system" else {}
         said |= each.feedback
-        if not said and defects is None:
+        known = turn in labels.judged_turns("defects", len(dialogue.turns))
+        if not said and not known:
             return None
         votes = tuple(sorted((name, shown != (name in self.good)) for name, shown in said.items()))
-        return Pattern(-1 if defects is None else int(turn in defects), votes)
+        return Pattern(int(turn in (labels.defects or ())) if known else -1, votes)
 
 
 def fit_feedback(

@@ -257,9 +257,9 @@ def _targets(examples: Sequence[Example], tasks: Tasks) -> dict[str, tuple[Tenso
         names, tags, known = tasks.classes.slots, [], []
         for example, each in zip(examples, targets, strict=True):
             for turn in range(len(example.dialogue.turns)):
-                made = tags_of(each.slots or (), names, turn, example.pieces[turn].spans)
+                made = tags_of(each.slots, names, turn, example.pieces[turn].spans)
                 tags.append(made)
-                known.append(np.full(len(made), float(each.slots is not None), np.float32))
+                known.append(np.maximum(each.slots_known[turn], made > 0).astype(np.float32))
         found["slots"] = torch.from_numpy(np.concatenate(tags)), torch.from_numpy(np.concatenate(known))
     if "transcription" in tasks.parts:
         found |= _transcription_targets(examples, targets, tasks)

@@ -1,22 +1,37 @@
 """What a model believes of a dialogue, and the labels that follow from it.
 
 Goals are read off two tables: a goal begins where `begins` is at least a half, and its turns are those of its row of
-`membership` that are at least a half, the first turn always.
+`membership` that are at least a half, the first turn always. Where no dialogue names more than one goal, it is the
+likeliest of them.
+
+Goals, defects and slots may be absent, which is claimed too: that no goal begins at a turn, that it has no defect, that
+its text has no slots but those that are claimed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tercet.labeling.data.dialogues import TASKS, Annotation, Goal, Labels, Slot
+from tercet.labeling.data.dialogues import Annotation, Goal, Labels, Slot
 
-# What has a threshold of its own: the tasks, and the success of goals apart from their turns.
-KINDS = ("goals", "success", *TASKS[1:])
+# What has a threshold of its own: the tasks; the success of goals apart from their turns; that there is nothing.
+KINDS = ("goals", "no_goal", "success", "defects", "no_defect", "intents", "slots", "no_slot", "transcription",
+         "failure_point")  # fmt: skip
+ABSENCES = {"no_goal": "goals", "no_defect": "defects", "no_slot": "slots"}
+# What is written only beside claims of another kind that are written: of success those of its goal's turns, and that
+# there are no other slots in a turn beside those that are claimed in it.
+RESTS_ON = {"success": "goals", "no_slot": "slots"}
+
+
+def task_of(kind: str) -> str:
+    """The task, of TASKS, that a kind of claims belongs to."""
+    return "goals" if kind == "success" else ABSENCES.get(kind, kind)
 
 
 @dataclass(frozen=True)
@@ -38,10 +53,11 @@ class Prediction:
             diagonal, 0 below it.
         success: float32 [T], P(the goal that begins at the turn is reached), if one does.
         whole_success: P(the dialogue's goal is reached), where no dialogue of the training data names more than one.
-        defects: float32 [T], P(the system got the turn wrong).
+        defects: float32 [T], P(the system got the turn wrong); NaN: of this turn it says nothing.
         intents: float32 [T, num_intents]; rows sum to 1.
         failure_point: float32 [T, num_classes]; rows sum to 1.
         slots: spans, each with the probability that it is a slot of this name.
+        no_slot: float32 [T], P(the turn has no slots but those); None with slots: they are all that is said.
         transcription: by user turn, what was said, with the probability that this is right.
     """
 
@@ -53,13 +69,16 @@ class Prediction:
     intents: Tensor | None = None
     failure_point: Tensor | None = None
     slots: tuple[tuple[Slot, float], ...] | None = None
+    no_slot: Tensor | None = None
     transcription: Mapping[int, tuple[str, float]] | None = None
 
     def kinds(self) -> tuple[str, ...]:
         """Those of KINDS that it speaks of, in their order."""
         there = {field.name for field in fields(self) if getattr(self, field.name) is not None}
         if "begins" in there:
-            there.add("goals")
+            there |= {"goals", "no_goal"}
+        if "defects" in there:
+            there.add("no_defect")
         if "whole_success" in there:
             there.add("success")
         return tuple(kind for kind in KINDS if kind in there)
@@ -71,14 +90,16 @@ class Claim(NamedTuple):
     Attributes:
         kind: of KINDS.
         place: the item as `tercet.labeling.answers` names it: (turn,), (turn, start, end), the turns of a goal, ().
-        label: a name; of success reached or missed, of goals empty, of defects defect or none.
+        label: a name; of success reached or missed, of defects defect; empty where the place says it all.
         confidence: the probability of the label.
+        support: the least confidence of the claims that it rests on, see RESTS_ON; infinity where there are none.
     """
 
     kind: str
     place: tuple[int, ...]
     label: str
     confidence: float
+    support: float = math.inf
 
 
 def claims(prediction: Prediction, classes: Classes) -> list[Claim]:
@@ -90,17 +111,24 @@ def claims(prediction: Prediction, classes: Classes) -> list[Claim]:
     made: list[Claim] = []
     goals = _goals(prediction)
     made += (Claim("goals", turns, "", sure) for turns, sure in goals)
-    outcomes: Iterable[tuple[tuple[int, ...], float]] = ()
+    begins = [] if prediction.begins is None else prediction.begins.tolist()
+    firsts = {turns[0] for turns, _ in goals}
+    made += (Claim("no_goal", (turn,), "", 1 - share) for turn, share in enumerate(begins) if turn not in firsts)
     if prediction.whole_success is not None:
-        outcomes = [((), prediction.whole_success)]
+        made.append(Claim("success", (), *_outcome(prediction.whole_success)))
     elif prediction.success is not None:
-        outcomes = [(turns, float(prediction.success[turns[0]])) for turns, _ in goals]
-    made += (Claim("success", place, *_of_two(share, "reached", "missed")) for place, share in outcomes)
-    if prediction.defects is not None:
-        shares = enumerate(prediction.defects.tolist())
-        made += (Claim("defects", (turn,), *_of_two(share, "defect", "none")) for turn, share in shares)
+        outcomes = prediction.success.tolist()
+        made += (Claim("success", turns, *_outcome(outcomes[turns[0]]), sure) for turns, sure in goals)
+    defects = [] if prediction.defects is None else list(enumerate(prediction.defects.tolist()))
+    made += (Claim("defects", (turn,), "defect", share) for turn, share in defects if share >= 0.5)
+    made += (Claim("no_defect", (turn,), "", 1 - share) for turn, share in defects if share < 0.5)
     made += _likeliest("intents", prediction.intents, classes.intents)
     made += (Claim("slots", (s.turn, s.start, s.end), s.name, sure) for s, sure in prediction.slots or ())
+    least: dict[int, float] = {}
+    for slot, sure in prediction.slots or ():
+        least[slot.turn] = min(sure, least.get(slot.turn, math.inf))
+    rest = [] if prediction.no_slot is None else prediction.no_slot.tolist()
+    made += (Claim("no_slot", (turn,), "", sure, least.get(turn, math.inf)) for turn, sure in enumerate(rest))
     texts = (prediction.transcription or {}).items()
     made += (Claim("transcription", (turn,), text, sure) for turn, (text, sure) in texts)
     made += _likeliest("failure_point", prediction.failure_point, classes.failure_point)
@@ -117,10 +145,10 @@ def decide(
 ) -> Annotation:
     """The labels whose confidence reaches their kind's threshold; of the others it says nothing.
 
-    Of intents, transcription and failure points each turn stands by itself. Goals, defects and slots speak of the whole
-    dialogue (see `Labels`), so one label that stays below its threshold leaves the task out of the annotation; of
-    defects only those that are found count, since a turn without one is the rule. The success of a goal is left open
-    where it stays below. A model of a dialogue's one goal says its turns only if they reach their threshold.
+    Each claim stands by itself, turn by turn: `Labels.judged` holds the turns of which all that is claimed was sure
+    enough, and is absent where those are all. So a turn counts as one without a goal's beginning, defect or further
+    slot only where that reaches the threshold of its own kind. The success of a goal is left open where it stays
+    below, or the goal's turns do; a dialogue's one goal may have its success without its turns.
 
     Args:
         prediction: of a model.
@@ -149,40 +177,68 @@ def decide(
     sure = {kind: [c for c in found if c.confidence >= thresholds.get(kind, 0.0)] for kind, found in made.items()}
     labels: dict[str, object] = {}
     confidence: dict[str, tuple[float, ...]] = {}
-    goals = _decided_goals(made, sure)
-    if goals is not None:
-        labels["goals"], confidence["goals"] = tuple(goal for goal, _ in goals), tuple(each for _, each in goals)
-    for kind in ("defects", "slots"):
-        if kind not in kinds:
-            continue
-        found, kept = ([c for c in part[kind] if c.label != "none" or kind == "slots"] for part in (made, sure))
-        if len(found) == len(kept) and thresholds.get(kind, 0.0) <= 1:
-            confidence[kind] = tuple(claim.confidence for claim in kept)
-            labels[kind] = tuple(c.place[0] if kind == "defects" else Slot(*c.place, c.label) for c in kept)  # type: ignore[call-arg, arg-type]
+    judged: dict[str, tuple[int, ...]] = {}
+    for decided, task in ((_decided_goals, "goals"), (_decided_defects, "defects"), (_decided_slots, "slots")):
+        found = decided(prediction, made, sure) if task in kinds or (task == "goals" and "success" in kinds) else None
+        if found is not None:
+            labels[task], turns, shares = found
+            confidence |= shares
+            if turns is not None:
+                judged[task] = turns
     for kind in ("intents", "transcription", "failure_point"):
         if sure.get(kind):
             labels[kind] = {claim.place[0]: claim.label for claim in sure[kind]}
             confidence[kind] = tuple(claim.confidence for claim in sure[kind])
-    return Annotation(annotator, Labels(**labels), confidence)  # type: ignore[arg-type]
+    return Annotation(annotator, Labels(**labels, judged=judged), confidence)  # type: ignore[arg-type]
 
 
-def _decided_goals(made: Mapping[str, list[Claim]], sure: Mapping[str, list[Claim]]) -> list[tuple[Goal, float]] | None:
-    """Goals with the confidence of what is said of them, or None: nothing is said."""
-    turns_sure = "goals" in made and len(made["goals"]) == len(sure["goals"])
+_Claims = Mapping[str, list[Claim]]
+# Labels, the turns that are judged (None: all), and confidence. None: nothing is said.
+_Decided = tuple[tuple[object, ...], tuple[int, ...] | None, dict[str, tuple[float, ...]]] | None
+
+
+def _decided_goals(prediction: Prediction, made: _Claims, sure: _Claims) -> _Decided:
     outcomes = {claim.place: claim for claim in sure.get("success", ())}
+    kept, none = sure.get("goals", []), sure.get("no_goal", [])
     whole = outcomes.get(())
-    if not turns_sure:
-        return None if whole is None else [(Goal(None, whole.label == "reached"), whole.confidence)]
-    if whole is not None and len(made["goals"]) == 1:
-        outcomes[made["goals"][0].place] = whole
-    elif whole is not None and not made["goals"]:
-        return [(Goal(None, whole.label == "reached"), whole.confidence)]
-    goals = []
-    for claim in made["goals"]:
-        outcome = outcomes.get(claim.place)
-        success = None if outcome is None else outcome.label == "reached"
-        goals.append((Goal(claim.place, success), claim.confidence * (1.0 if outcome is None else outcome.confidence)))
-    return goals
+    goals: list[tuple[Claim | None, Claim | None]]
+    goals = [(claim, whole or outcomes.get(claim.place)) for claim in kept] or ([(None, whole)] if whole else [])
+    if not goals and not none:
+        return None
+    said = [Goal(claim and claim.place, outcome and outcome.label == "reached") for claim, outcome in goals]
+    shares = {"goals": tuple((claim or outcome).confidence for claim, outcome in goals)}  # type: ignore[union-attr]
+    if any(outcome for _, outcome in goals):
+        shares["success"] = tuple(outcome.confidence for _, outcome in goals if outcome)
+    turns = tuple(sorted(claim.place[0] for claim in (*kept, *none)))
+    open_ended = any(goal.turns is None for goal in said)  # which says that no turn is judged, unless they are named
+    return tuple(said), turns if turns and (open_ended or not _is_whole(turns, prediction.begins)) else None, shares
+
+
+def _decided_defects(prediction: Prediction, made: _Claims, sure: _Claims) -> _Decided:
+    said = sorted((*sure["defects"], *sure["no_defect"]), key=lambda claim: claim.place)
+    if not said:
+        return None
+    turns = tuple(claim.place[0] for claim in said)
+    defects = tuple(claim.place[0] for claim in sure["defects"])
+    return (
+        defects,
+        None if _is_whole(turns, prediction.defects) else turns,
+        {"defects": tuple(claim.confidence for claim in said)},
+    )
+
+
+def _decided_slots(prediction: Prediction, made: _Claims, sure: _Claims) -> _Decided:
+    kept = [Slot(*claim.place, claim.label) for claim in sure["slots"]]  # type: ignore[call-arg, arg-type]
+    doubtful = {claim.place[0] for claim in set(made["slots"]) - set(sure["slots"])}
+    turns = tuple(claim.place[0] for claim in sure.get("no_slot", ()) if claim.place[0] not in doubtful)
+    if not kept and not turns:
+        return None
+    shares = {"slots": tuple(claim.confidence for claim in sure["slots"])}
+    return tuple(kept), None if _is_whole(turns, prediction.no_slot) else turns, shares
+
+
+def _is_whole(turns: Sequence[int], of_turns: Tensor | None) -> bool:
+    return of_turns is not None and len(turns) == len(of_turns)
 
 
 def _goals(prediction: Prediction) -> list[tuple[tuple[int, ...], float]]:
@@ -198,11 +254,11 @@ def _goals(prediction: Prediction) -> list[tuple[tuple[int, ...], float]]:
                 if share >= 0.5:
                     turns.append(turn)
         found.append((tuple(turns), sure))
-    return found
+    return found if prediction.whole_success is None else sorted(found, key=lambda goal: -goal[1])[:1]
 
 
-def _of_two(share: float, yes: str, no: str) -> tuple[str, float]:
-    return (yes, share) if share >= 0.5 else (no, 1 - share)
+def _outcome(share: float) -> tuple[str, float]:
+    return ("reached", share) if share >= 0.5 else ("missed", 1 - share)
 
 
 def _likeliest(kind: str, shares: Tensor | None, names: tuple[str, ...]) -> Iterable[Claim]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -50,11 +51,14 @@ def _slots(tasks: Tasks, batch: Batch, shares: Tensor, fields: list[dict[str, An
     start = 0
     for example, field in zip(batch.examples, fields, strict=True):
         found: list[tuple[Slot, float]] = []
+        rest: list[float] = []
         for turn in range(len(example.dialogue.turns)):
             spans = example.pieces[turn].spans
-            found += spans_of(shares[start : start + len(spans)], tasks.classes.slots, turn, spans)
+            own = shares[start : start + len(spans)]
+            found += spans_of(own, tasks.classes.slots, turn, spans)
+            rest.append(math.prod(sure for sure, tag in zip(*map(Tensor.tolist, own.max(1)), strict=True) if not tag))
             start += len(spans)
-        field["slots"] = tuple(found)
+        field["slots"], field["no_slot"] = tuple(found), torch.tensor(rest)
 
 
 def _transcription(tasks: Tasks, batch: Batch, shares: Tensor, choice: Tensor, fields: list[dict[str, Any]]) -> None:

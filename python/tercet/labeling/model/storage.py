@@ -32,7 +32,12 @@ def save_model(
     """Write a model directory; config.json comes last and says which weights it belongs to."""
     folder, tensors = Path(folder), model.state_dict()
     write_tensors(folder / WEIGHTS, tensors)
-    judged = {f"{kind}.{name}": getattr(each, name) for kind, each in calibration.kinds.items() for name in _JUDGED}
+    judged = {
+        f"{kind}.{name}": value
+        for kind, each in calibration.kinds.items()
+        for name in (*_JUDGED, "support")
+        if (value := getattr(each, name)) is not None
+    }
     write_tensors(folder / CALIBRATION, judged)
     if model.settings.encoder is not None:
         model.save_encoder(folder / ENCODER)
@@ -75,7 +80,11 @@ def load_model(folder: str | PathLike[str]) -> tuple[LabelModel, Calibration]:
             model = LabelModel(settings, _facts(config["facts"]), own)
         model.load_state_dict(tensors)
         kinds = {
-            kind: Judged(**{name: judged[f"{kind}.{name}"] for name in _JUDGED}, temperature=temperature)
+            kind: Judged(
+                **{name: judged[f"{kind}.{name}"] for name in _JUDGED},
+                temperature=temperature,
+                support=judged.get(f"{kind}.support"),
+            )
             for kind, temperature in config["temperatures"].items()
         }
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -73,23 +73,24 @@ class Survey:
 
     def _add_labels(self, dialogue: Dialogue) -> None:
         self._single = self._single and single_goal(dialogue)
-        for labels, _ in sources(dialogue, "goals"):
-            goals = labels.goals or ()
-            if all(goal.turns is not None for goal in goals):
+        for each in sources(dialogue, "goals"):
+            goals = each.labels.goals or ()
+            if each.labels.judged_turns("goals", len(dialogue.turns)):
                 self._parts |= {"begins", "membership"}
-                self._parts |= {"success"} if any(goal.success is not None for goal in goals) else set()
+                self._parts |= {"success"} if any(goal.turns and goal.success is not None for goal in goals) else set()
             if any(goal.success is not None for goal in goals):
                 self._parts.add("whole_success")
-        self._parts |= {"defects"} if sources(dialogue, "defects") else set()
+        for each in sources(dialogue, "defects"):
+            self._parts |= {"defects"} if each.labels.judged_turns("defects", len(dialogue.turns)) else set()
         for task in ("intents", "failure_point"):
-            for labels, _ in sources(dialogue, task):
-                self._names[task].update((getattr(labels, task) or {}).values())
-        for labels, _ in sources(dialogue, "slots"):
-            self._names["slots"].update(slot.name for slot in labels.slots or ())
-        for labels, _ in sources(dialogue, "transcription"):
-            if labels.transcription:
+            for each in sources(dialogue, task):
+                self._names[task].update((getattr(each.labels, task) or {}).values())
+        for each in sources(dialogue, "slots"):
+            self._names["slots"].update(slot.name for slot in each.labels.slots or ())
+        for each in sources(dialogue, "transcription"):
+            if each.labels.transcription:
                 self._parts.add("transcription")
-                self._edits.add(dialogue, labels.transcription.items())
+                self._edits.add(dialogue, each.labels.transcription.items())
 
     def _tasks(self) -> Tasks:
         if not self._single:
