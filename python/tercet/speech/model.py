@@ -3,9 +3,11 @@ classification (Graves et al., ICML 2006).
 
     y = relu(W z)                                  z: four log-mel frames, 96 figures every 40 ms
     x[t] = y[t] + sum_k c[k] * y[t - k]            a causal convolution of each channel: where in a digit a frame lies
+    x = x + U relu(d * norm(x))                    front_end_layers times, d a causal convolution of each channel
     p = softmax(V norm(encoder(x)))                blank and ten digits
 
-No part looks ahead: frame t of the output depends on samples up to 320 (t + 1).
+The front end is cheap and runs at every frame: what it finds, blocks need not, and gates cost less. No part looks
+ahead: frame t of the output depends on samples up to 320 (t + 1).
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from tercet.speech.digits import BLANK
 from tercet.speech.features import BINS, STACK, TRANSFORM, WINDOW, LogMel
 from tercet.speech.settings import ModelSettings
 
+KERNEL = 5  # frames of a layer of the front end
 _BINS_OF_TRANSFORM = TRANSFORM // 2 + 1
 # Multiply-adds of the log-mel of one frame of the encoder: the window; a transform of real values at the usual
 # 2.5 n log2(n) operations, two of which make a multiply-add; the power, two for each of its bins; the filters, as a
@@ -34,7 +37,8 @@ LOG_MEL_COST = STACK * (
 
 def fixed_cost(settings: ModelSettings) -> int:
     """Multiply-adds a frame of log-mel, front end and head, which no gate saves."""
-    return LOG_MEL_COST + settings.dim * (STACK * BINS + settings.context + BLANK + 1)
+    layers = settings.front_end_layers * (KERNEL + settings.dim)
+    return LOG_MEL_COST + settings.dim * (STACK * BINS + settings.context + layers + BLANK + 1)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,38 @@ class Recognition(NamedTuple):
     total: Spent
 
 
+class CausalConvolution(nn.Conv1d):
+    """A convolution of each channel over the frames so far: [B, t, dim] -> [B, t, dim]."""
+
+    def __init__(self, dim: int, kernel: int) -> None:
+        super().__init__(dim, dim, kernel, groups=dim)
+
+    def step(self, frames: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The next frames, and what the call after needs before its own: [B, kernel - 1, dim], zeros at first."""
+        if before is None:
+            before = frames.new_zeros(len(frames), self.kernel_size[0] - 1, self.in_channels)
+        heard = torch.cat([before, frames], 1)
+        out = self(heard.transpose(1, 2)).transpose(1, 2) if frames.shape[1] else frames
+        return out, heard[:, frames.shape[1] :]
+
+
+class FrontEndLayer(nn.Module):
+    """x + U relu(d * norm(x)); U starts at zero."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.convolution = CausalConvolution(dim, KERNEL)
+        self.output = nn.Linear(dim, dim)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def step(self, x: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `CausalConvolution.step`."""
+        seen, after = self.convolution.step(self.norm(x), before)
+        return x + self.output(F.relu(seen)), after
+
+
 class DigitRecognizer(nn.Module):
     """See the module.
 
@@ -78,7 +114,8 @@ class DigitRecognizer(nn.Module):
         dim = settings.dim
         self.features = LogMel()
         self.projection = nn.Linear(STACK * BINS, dim)
-        self.context = nn.Conv1d(dim, dim, settings.context, groups=dim)
+        self.context = CausalConvolution(dim, settings.context)
+        self.front_end_layers = nn.ModuleList(FrontEndLayer(dim) for _ in range(settings.front_end_layers))
         layer = ArbitratedEncoderLayer(
             dim, settings.num_heads, settings.feed_forward_dim, 0.0, keys="kept", causal=True,
             window=settings.window,
@@ -93,15 +130,17 @@ class DigitRecognizer(nn.Module):
                 block.feed_forward_threshold.fill_(-torch.inf)
         self.head = nn.Linear(dim, BLANK + 1)
 
-    def front_end(self, rows: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def front_end(self, rows: Tensor, before: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
         """Rows of four log-mel frames [B, T, 96] -> input of the encoder [B, T, dim], and what the next call needs
-        before its rows: [B, context - 1, dim], zeros at first."""
+        before its rows, of each convolution; None at first."""
         y = F.relu(self.projection(rows))
-        if before is None:
-            before = y.new_zeros(len(y), self.settings.context - 1, self.settings.dim)
-        heard = torch.cat([before, y], 1)
-        x = y + self.context(heard.transpose(1, 2)).transpose(1, 2) if y.shape[1] else y
-        return x, heard[:, heard.shape[1] - before.shape[1] :]
+        seen, first = self.context.step(y, None if before is None else before[0])
+        x, after = y + seen, [first]
+        for number, layer in enumerate(self.front_end_layers, 1):
+            assert isinstance(layer, FrontEndLayer)
+            x, kept = layer.step(x, None if before is None else before[number])
+            after.append(kept)
+        return x, after
 
     def classify(self, encoded: Tensor) -> Tensor:
         """The encoder's output -> log-probabilities."""

@@ -21,24 +21,27 @@ class ModelSettings:
         num_heads: of attention.
         feed_forward_dim: hidden units of the feed-forward maps.
         window: frames to the left that attention sees, beside the frame itself; 40 ms each.
-        context: frames that the front end's convolution sees, the frame itself included.
+        context: frames that the front end's first convolution sees, the frame itself included.
+        front_end_layers: further convolutions of the front end, five frames each; they run at every frame.
         gates: "learnt", or "on": every block runs at every frame, and arbitrators are not asked.
 
     Raises:
         ValueError: a setting is out of range.
     """
 
-    dim: int = 96
+    dim: int = 64
     num_layers: int = 6
     num_heads: int = 4
-    feed_forward_dim: int = 384
+    feed_forward_dim: int = 256
     window: int = 24
     context: int = 9
+    front_end_layers: int = 3
     gates: str = "learnt"
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
         check_counts(self, _SIZES, ("dim", "num_layers", "num_heads", "feed_forward_dim", "context"))
+        check_counts(self, _SIZES, ("front_end_layers",), 0)
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 0:
             raise ValueError(f"{_SIZES}: window must be an integer of at least 0, got {self.window!r}")
         if self.dim % self.num_heads:

@@ -26,7 +26,7 @@ class Stream:
         self.model = model
         self.features = model.features.initial_state(1)
         self.encoder = model.encoder.initial_state(1)
-        self.before: Tensor | None = None
+        self.before: list[Tensor] | None = None
         self.waiting = torch.zeros(0)
         self.last: int | None = None
         self.digits: tuple[int, ...] = ()
