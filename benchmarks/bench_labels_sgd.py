@@ -52,7 +52,8 @@ from tercet.labeling.training.train import train
 SHARES = (0.05, 0.2, 1.0)
 MOST_ROUNDS = 3  # times the epochs, for fewer dialogues
 BATCH = 4  # dialogues, which are long: 1,348 of them make few steps
-SIZES = ModelSettings()
+RATE = 4e-3
+SIZES = ModelSettings(dropout=0.1)  # thousands of labels of every task need no more
 SYSTEMS = {
     "full": (SIZES, SHARES),
     "pretrained": (SIZES, SHARES),
@@ -217,7 +218,9 @@ def main() -> None:
         [without_service(each) for each in read("sgd", options.data / split)[: options.limit]]
         for split in ("dev", "test")
     )
-    training = TrainingSettings(epochs=options.epochs, batch_size=BATCH, seed=options.seed, held_out=0.0)
+    training = TrainingSettings(
+        epochs=options.epochs, batch_size=BATCH, learning_rate=RATE, seed=options.seed, held_out=0.0
+    )
     bench = Bench(dev, test, options.work, training)
     shares = [float(share) for share in options.shares.split(",")]
     found = {

@@ -79,7 +79,7 @@ def test_predictions_are_probabilities_of_the_right_shape(model: LabelModel) -> 
     assert found.intents is not None
     assert found.intents.shape == (4, 2)
     assert model.classes.intents == NAMES
-    torch.testing.assert_close(found.intents.sum(1), torch.ones(4))
+    torch.testing.assert_close(found.intents.sum(1), torch.tensor([1.0, 0.0, 1.0, 0.0]))
     assert found.failure_point is not None
     assert found.failure_point.shape == (4, 2)
     assert found.success is not None
@@ -210,6 +210,33 @@ def test_pretraining_is_taken_over(tmp_path: Path) -> None:
     assert torch.allclose(own["encoder.words.weight"], theirs["encoder.words.weight"], atol=1e-6)
     assert result.model.facts.words == begun.facts.words
     assert result.model.settings.dim == SIZES.dim
+
+
+@pytest.mark.parametrize(
+    ("labelled", "speakers"), [((0, 2), ("user",)), ((1,), ("system",)), ((0, 1), ("system", "user"))]
+)
+def test_intents_are_claimed_of_those_whose_turns_are_labelled(
+    tmp_path: Path, labelled: tuple[int, ...], speakers: tuple[str, ...]
+) -> None:
+    some = [
+        replace(each, labels=Labels(intents={turn: NAMES[turn % 2] for turn in labelled})) for each in DIALOGUES[:12]
+    ]
+    made = train(some, replace(SHORT, epochs=1), SIZES, out=tmp_path / "m").model
+    for model in (made, load_model(tmp_path / "m")[0]):
+        for dialogue, prediction in zip(some, model.predict(some), strict=True):
+            assert set(decide(prediction, model.classes).labels.intents or ()) == {
+                turn for turn, each in enumerate(dialogue.turns) if each.speaker in speakers
+            }
+
+
+def test_unknown_values_have_a_vector_that_is_learnt() -> None:
+    """All devices are known in training."""
+    before, after = (
+        train(DIALOGUES[:16], replace(SHORT, epochs=1, held_out=0.0, learning_rate=rate), SIZES).model
+        for rate in (1e-12, 5e-3)
+    )
+    place = before.vocabulary.names.index("device\nother")
+    assert (before.names[place] - after.names[place]).abs().max() > 1e-3
 
 
 def test_errors(tmp_path: Path, model: LabelModel) -> None:

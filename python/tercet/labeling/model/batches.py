@@ -254,13 +254,16 @@ def _targets(examples: Sequence[Example], tasks: Tasks) -> dict[str, tuple[Tenso
             torch.tensor([each.whole_weight for each in targets]),
         )
     if "slots" in tasks.parts:
-        names, tags, known = tasks.classes.slots, [], []
+        names, kinds, named, known = tasks.classes.slots, [], [], []
         for example, each in zip(examples, targets, strict=True):
             for turn in range(len(example.dialogue.turns)):
-                made = tags_of(each.slots, names, turn, example.pieces[turn].spans)
-                tags.append(made)
-                known.append(np.maximum(each.slots_known[turn], made > 0).astype(np.float32))
-        found["slots"] = torch.from_numpy(np.concatenate(tags)), torch.from_numpy(np.concatenate(known))
+                kind, name = tags_of(each.slots, names, turn, example.pieces[turn].spans)
+                kinds.append(kind)
+                named.append(name)
+                known.append(np.maximum(each.slots_known[turn], name >= 0).astype(np.float32))
+        found["slots"] = torch.from_numpy(np.concatenate(kinds)), torch.from_numpy(np.concatenate(known))
+        number = torch.from_numpy(np.concatenate(named))
+        found["slot_names"] = number.clamp(min=0), (number >= 0).float()
     if "transcription" in tasks.parts:
         found |= _transcription_targets(examples, targets, tasks)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from tercet.labeling.settings import ModelSettings
 from tercet.nn import ComputeCost
 
 _HIDDEN = 0.05  # share of the words that training takes for unknown ones
+_REACH = 2  # words to either side
 
 
 class TextBatch(NamedTuple):
@@ -100,13 +102,14 @@ class SmallEncoder(TextEncoder):
 
     def __init__(self, settings: ModelSettings, reader: WordReader) -> None:
         super().__init__(settings.dim, settings.dim, settings.gates)
+        self.scale = math.sqrt(settings.dim)  # of vectors of words: most words are rare, so each step must count
         self.words = nn.Embedding(reader.num_ids, settings.dim)
-        nn.init.normal_(self.words.weight, std=0.1)
+        nn.init.normal_(self.words.weight, std=0.1 / self.scale)
         self.head = nn.Parameter(0.1 * torch.randn(settings.dim))
         self.dropout = nn.Dropout(settings.dropout)
         self.blocks = Blocks(
             settings.dim, settings.num_heads, settings.feed_forward_dim, settings.text_layers,
-            positions=settings.max_tokens + 1, dropout=settings.dropout,
+            positions=settings.max_tokens + 1, dropout=settings.dropout, reach=_REACH,
         )  # fmt: skip
 
     def read(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
@@ -115,7 +118,7 @@ class SmallEncoder(TextEncoder):
         if self.training:  # so that words are met that are not known
             hidden = torch.rand(len(ids)) < _HIDDEN
             ids = torch.cat([ids[:, :1].masked_fill(hidden[:, None], 0), ids[:, 1:]], 1)
-        parts = self.words(ids)
+        parts = self.scale * self.words(ids)
         rows = parts[:, 0]
         for number in range(1, parts.shape[1]):  # in one order, however many rows there are
             rows = rows + parts[:, number]

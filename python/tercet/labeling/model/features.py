@@ -49,6 +49,11 @@ class Vocabulary:
     texts: tuple[str, ...] = ()
     sound: bool = False
 
+    def others(self) -> list[int]:
+        """The number of each name's feature with a value that is not known."""
+        places = {name: place for place, name in enumerate(self.names)}
+        return [places[_other(name.partition("=")[0].partition("\n")[0])] for name in self.names]
+
 
 @dataclass(frozen=True, eq=False)
 class Parts:
@@ -102,7 +107,7 @@ class VocabularyMaker:
         numbers = sorted(self._numbers)
         steps = np.linspace(0, 1, BINS + 1)
         edges = (tuple(np.quantile(np.array(self._numbers[name]), steps).tolist()) for name in numbers)
-        names = (*values, *(f"{name}\n{_UNKNOWN}" for name in features))
+        names = (*values, *(_other(name) for name in features))
         return Vocabulary(names, tuple(numbers), tuple(edges), tuple(sorted(self._texts)), self._sound)
 
 
@@ -124,7 +129,7 @@ class PartReader:
         numbers: list[tuple[int, int, float]] = []
         for place, turn in enumerate(turns):
             for name, value in _named(turn, self._feedback):
-                found = self._names.get(f"{name}={value}", self._names.get(f"{name}\n{_UNKNOWN}"))
+                found = self._names.get(f"{name}={value}", self._names.get(_other(name)))
                 if found is not None:
                     names.append((place, found))
             numbers += (
@@ -152,6 +157,10 @@ class PartReader:
         passed = np.divide(values[:, None] - low, width, out=(values[:, None] > low).astype(float), where=width > 0)
         shares: npt.NDArray[np.float32] = passed.clip(0, 1).astype(np.float32)
         return shares
+
+
+def _other(name: str) -> str:
+    return f"{name}\n{_UNKNOWN}"
 
 
 def _named(turn: Turn, feedback: bool) -> Iterator[tuple[str, str]]:

@@ -43,11 +43,13 @@ class Tasks:
         parts: of PARTS, in their order.
         classes: the names of classes.
         edits: what words are replaced with where transcriptions are corrected.
+        speakers: of intents and failure_point: whose turns training labels; of others nothing is said.
     """
 
     parts: tuple[str, ...]
     classes: Classes = field(default_factory=Classes)
     edits: tuple[str, ...] = ()
+    speakers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def wide_columns(self) -> dict[str, slice]:
         """The columns of each part among the figures of turns."""

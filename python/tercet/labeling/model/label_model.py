@@ -5,6 +5,8 @@
     y   = dialogue(x_1 .. x_T)                                               blocks over the turns, both ways
     labels from heads on y (heads.py), of tokens on their states and y (tagging.py)
 
+The small text encoder and the dialogue's blocks begin with a convolution over neighbouring words, and turns.
+
 Beside it stands ridge regression on words (wide.py). Blocks are `tercet.nn.ArbitratedEncoder`s. The text encoder with
 dialogue context follows RoBERTaIQ (Gupta et al. 2021) and Wang et al.: Joint Goal Segmentation and Goal Success
 Prediction on Multi-Domain Conversations, COLING 2022; tokens of logged signals beside the text, Khaziev et al.: FPI:
@@ -38,6 +40,7 @@ from tercet.labeling.settings import ModelSettings
 
 _TURNS, _PAIRS = 8192, 1 << 20  # of a batch of predictions: turns, and pairs of turns of a dialogue
 _CHUNK = 4096  # dialogues that are batched by length together
+_HIDDEN = 0.1  # share of the values and numbers that training leaves out
 _PLACES = 64  # of turns that have a vector of their own
 
 
@@ -81,6 +84,8 @@ class LabelModel(nn.Module):
         folder: where the Hugging Face encoder's configuration and tokenizer stand; None: `settings.encoder`.
     """
 
+    others: Tensor
+
     def __init__(self, settings: ModelSettings, facts: Facts, folder: Path | None = None) -> None:
         super().__init__()
         self.settings, self.facts, tasks, dim = settings, facts, facts.tasks, settings.dim
@@ -92,15 +97,16 @@ class LabelModel(nn.Module):
         self.speakers = nn.Parameter(0.1 * torch.randn(2, dim))
         self.kinds = nn.Parameter(0.1 * torch.randn(1 + len(vocabulary.texts), dim))
         self.names = nn.Parameter(0.1 * torch.randn(len(vocabulary.names), dim))
+        self.register_buffer("others", torch.tensor(vocabulary.others(), dtype=torch.int64), persistent=False)
         self.numbers = nn.Parameter(0.1 * torch.randn(len(vocabulary.numbers), 1 + BINS, dim))
         self.sound = SoundEncoder(dim) if vocabulary.sound else None
         sizes = dim, settings.num_heads, settings.feed_forward_dim
         self.mixing = Blocks(*sizes, settings.mixing_layers, positions=0, dropout=settings.dropout)
-        self.dialogue = Blocks(*sizes, settings.dialogue_layers, positions=_PLACES, dropout=settings.dropout)
+        self.dialogue = Blocks(*sizes, settings.dialogue_layers, positions=_PLACES, dropout=settings.dropout, reach=1)
         self.join = Linear(2 * dim, dim)
         self.heads = Heads(dim, tasks, settings.dropout, wide=settings.wide)
         if "slots" in tasks.parts:
-            self.slots = Tagger(width, dim, 1 + 2 * len(tasks.classes.slots), settings.dropout)
+            self.slots = Tagger(width, dim, 9 + len(tasks.classes.slots), settings.dropout)
         if "transcription" in tasks.parts:
             self.edits = Tagger(width, dim, 2 + len(tasks.edits), settings.dropout)
             self.beginning = nn.Parameter(0.1 * torch.randn(width))
@@ -163,7 +169,8 @@ class LabelModel(nn.Module):
         wanted = batch.targets.get("membership")
         logits = self.heads(turns, wanted[0] if wanted is not None and self.training else None)
         if "slots" in self.parts:
-            logits["slots"] = self.slots(encoded.states, rows, batch.token, batch.token_turn)
+            tags = self.slots(encoded.states, rows, batch.token, batch.token_turn)
+            logits["slots"], logits["slot_names"] = tags[:, :9], tags[:, 9:]
         if "transcription" in self.parts:
             states = torch.cat([encoded.states, self.beginning[None]])
             word = torch.where(batch.word < 0, len(encoded.states), batch.word)
@@ -179,14 +186,18 @@ class LabelModel(nn.Module):
         parts.append(encoded.vectors.index_select(0, batch.text_index) + self.kinds[batch.text_kind])
         if len(batch.names):
             turns.append(batch.name_turn)
-            parts.append(self.names[batch.names])
+            names = batch.names
+            if self.training:  # so that values are met that are not known
+                names = torch.where(torch.rand(len(names)) < _HIDDEN, self.others[names], names)
+            parts.append(self.names[names])
         if len(batch.numbers):
             table = self.numbers[batch.numbers]
-            turns.append(batch.number_turn)
             number = table[:, 0]
             for place in range(BINS):  # in one order, however many there are
                 number = number + batch.shares[:, place, None] * table[:, 1 + place]
-            parts.append(number)
+            told = torch.rand(len(number)) >= _HIDDEN if self.training else torch.ones(len(number), dtype=torch.bool)
+            turns.append(batch.number_turn[told])
+            parts.append(number[told])
         if self.sound is not None and batch.sounds:
             turns.append(torch.tensor([turn for turn, _ in batch.sounds]))
             parts.append(self.sound([sound for _, sound in batch.sounds]))

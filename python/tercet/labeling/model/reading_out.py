@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from tercet.labeling.data.dialogues import Slot
+from tercet.labeling.data.dialogues import SPEAKERS, Slot
 from tercet.labeling.model.batches import Batch
 from tercet.labeling.model.heads import Tasks, shares_of
 from tercet.labeling.model.predictions import Prediction
@@ -23,6 +24,9 @@ def read_out(tasks: Tasks, batch: Batch, logits: dict[str, Tensor]) -> list[Pred
     for part in ("begins", "success", "defects", "intents", "failure_point"):
         if part in logits:
             shares = logits[part].softmax(1) if part in ("intents", "failure_point") else shares_of(logits[part])
+            if part in tasks.speakers:
+                asked = torch.tensor([speaker in tasks.speakers[part] for speaker in SPEAKERS])
+                shares = shares * asked[batch.speakers][:, None]
             for field, own in zip(fields, shares.split(sizes), strict=True):
                 field[part] = own
     if "membership" in logits:
@@ -33,7 +37,7 @@ def read_out(tasks: Tasks, batch: Batch, logits: dict[str, Tensor]) -> list[Pred
         for field, share in zip(fields, shares_of(logits["whole_success"]).tolist(), strict=True):
             field["whole_success"] = share
     if "slots" in logits:
-        _slots(tasks, batch, logits["slots"].softmax(1), fields)
+        _slots(tasks, batch, logits, fields)
     if "edits" in logits:
         _transcription(tasks, batch, logits["edits"].softmax(1), logits["choice"], fields)
     return [Prediction(**field) for field in fields]
@@ -47,18 +51,22 @@ def table_of(pairs: Tensor, size: int) -> Tensor:
     return table.fill_diagonal_(1.0)
 
 
-def _slots(tasks: Tasks, batch: Batch, shares: Tensor, fields: list[dict[str, Any]]) -> None:
-    start = 0
-    for example, field in zip(batch.examples, fields, strict=True):
-        found: list[tuple[Slot, float]] = []
-        rest: list[float] = []
-        for turn in range(len(example.dialogue.turns)):
-            spans = example.pieces[turn].spans
-            own = shares[start : start + len(spans)]
-            found += spans_of(own, tasks.classes.slots, turn, spans)
-            rest.append(math.prod(sure for sure, tag in zip(*map(Tensor.tolist, own.max(1)), strict=True) if not tag))
-            start += len(spans)
-        field["slots"], field["no_slot"] = tuple(found), torch.tensor(rest)
+def _slots(tasks: Tasks, batch: Batch, logits: dict[str, Tensor], fields: list[dict[str, Any]]) -> None:
+    places = np.concatenate([piece.spans for e in batch.examples for piece in e.pieces[: len(e.dialogue.turns)]])
+    ends = batch.sizes.cumsum(0).tolist()
+    turns = batch.token_turn.tolist()
+    found: list[list[tuple[Slot, float]]] = [[] for _ in fields]
+    spans, outside = spans_of(logits["slots"], logits["slot_names"], batch.token_turn)
+    for first, end, name, sure in spans:
+        dialogue = bisect_right(ends, turns[first])
+        turn = turns[first] - (ends[dialogue - 1] if dialogue else 0)
+        slot = Slot(turn, int(places[first, 0]), int(places[end - 1, 1]), tasks.classes.slots[name])
+        found[dialogue].append((slot, sure))
+    rest = [1.0] * ends[-1]
+    for turn, share in zip(turns, outside, strict=True):
+        rest[turn] *= share
+    for field, own, end, size in zip(fields, found, ends, batch.sizes.tolist(), strict=True):
+        field["slots"], field["no_slot"] = tuple(own), torch.tensor(rest[end - size : end])
 
 
 def _transcription(tasks: Tasks, batch: Batch, shares: Tensor, choice: Tensor, fields: list[dict[str, Any]]) -> None:

@@ -97,7 +97,8 @@ def _facts(found: Mapping[str, Any]) -> Facts:
     tasks, vocabulary = found["tasks"], found["vocabulary"]
     classes = Classes(**{task: tuple(names) for task, names in tasks["classes"].items()})
     return Facts(
-        Tasks(tuple(tasks["parts"]), classes, tuple(tasks["edits"])),
+        Tasks(tuple(tasks["parts"]), classes, tuple(tasks["edits"]),
+              {task: tuple(found) for task, found in tasks["speakers"].items()}),
         Vocabulary(
             tuple(vocabulary["names"]), tuple(vocabulary["numbers"]), tuple(map(tuple, vocabulary["edges"])),
             tuple(vocabulary["texts"]), vocabulary["sound"],

@@ -1,8 +1,10 @@
 """Slots as tags of tokens, and spans from tags.
 
-A token's tags have the probabilities softmax(W relu(A state + B turn)), of its state in the text encoder and its turn
-after the dialogue's blocks: none, the first token of a slot, or a further one. A span's probability is the product of
-its tokens' and of the next one not going on with it.
+A token is outside of all slots, the first of one, or a further one, given which of these the token before it is; what
+a slot is called is a question of its own, so that all names together teach where slots are. Both are
+softmax(W relu(A state + B turn)), of the token's state in the text encoder and its turn after the dialogue's blocks. A
+span is a first token and the further ones that follow it; its name is the likeliest by the geometric mean of what its
+tokens say. Its probability is the product of its tokens' kinds, of the next one not going on with it, and of its name.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tercet.labeling.data.dialogues import Slot
 from tercet.labeling.model.blocks import Linear
+
+OUTSIDE, FIRST, FURTHER = range(3)
 
 
 class Tagger(nn.Module):
@@ -36,39 +41,62 @@ class Tagger(nn.Module):
 
 def tags_of(
     slots: Sequence[Slot], names: Sequence[str], turn: int, spans: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """The tag of each token [num_tokens] of a turn: 0, or 1 + 2 n at the first token of slot name n, 2 + 2 n after.
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The kind of each token [num_tokens] of a turn, and the number of its slot's name, -1 outside.
 
     Tokens belong to a slot that they overlap; slots whose name is not known are left out.
     """
-    tags = np.zeros(len(spans), np.int64)
+    kinds, named = np.full(len(spans), OUTSIDE), np.full(len(spans), -1)
     for slot in slots:
         if slot.turn != turn or slot.name not in names:
             continue
         inside = np.flatnonzero((spans[:, 0] < slot.end) & (spans[:, 1] > slot.start))
-        tags[inside] = 2 + 2 * names.index(slot.name)
-        tags[inside[:1]] -= 1
-    return tags
+        kinds[inside], named[inside] = FURTHER, names.index(slot.name)
+        kinds[inside[:1]] = FIRST
+    return kinds, named
 
 
-def spans_of(shares: Tensor, names: Sequence[str], turn: int, spans: npt.NDArray[np.int64]) -> list[tuple[Slot, float]]:
-    """The slots that the likeliest tags of a turn's tokens make, with their probabilities.
+def given_before(logits: Tensor, kinds: Tensor, turn: Tensor) -> Tensor:
+    """Of logits [K, 9] those [K, 3] that hold where tokens' own kinds are `kinds` int64 [K], in turns `turn`."""
+    before = F.pad(kinds, (1, 0), value=OUTSIDE)[:-1]
+    before = torch.where(F.pad(turn, (1, 0), value=-1)[:-1] == turn, before, OUTSIDE)
+    given: Tensor = logits.unflatten(1, (3, 3))[torch.arange(len(turn)), before]
+    return given
 
-    A further token that follows no token of its slot counts as a first one.
+
+def spans_of(kinds: Tensor, names: Tensor, turn: Tensor) -> tuple[list[tuple[int, int, int, float]], list[float]]:
+    """The slots of tokens, the likeliest kind of each given the one before: (first token, end, number of the name,
+    probability); and how likely each token is outside where that is likeliest, else 1.
+
+    Args:
+        kinds, names: logits [K, 9], of kinds given the kind before, and [K, num_names]. turn: int64 [K], ascending.
     """
-    sure, tags = (each.tolist() for each in shares.max(1))
-    found, place = [], 0
-    while place < len(tags):
-        if not tags[place]:
-            place += 1
-            continue
-        name, share, end = (tags[place] - 1) // 2, sure[place], place + 1
-        while end < len(tags) and tags[end] == 2 + 2 * name:
-            share *= sure[end]
-            end += 1
-        if end < len(tags):
-            share *= 1 - float(shares[end, 2 + 2 * name])
-        slot = Slot(turn, int(spans[place, 0]), int(spans[end - 1, 1]), names[name])
-        found.append((slot, min(1.0, share)))
-        place = end
-    return found
+    given = kinds.unflatten(1, (3, 3)).softmax(2)
+    likely, shares, turns = given.argmax(2).tolist(), given.tolist(), turn.tolist()
+    found: list[tuple[int, int, float]] = []
+    outside = [1.0] * len(turns)
+    before, first, sure = OUTSIDE, -1, 1.0
+    for place in range(len(turns) + 1):
+        starts = place == len(turns) or place == 0 or turns[place] != turns[place - 1]
+        kind = OUTSIDE if place == len(turns) else likely[place][OUTSIDE if starts else before]
+        if starts:
+            before = OUTSIDE
+        if kind == FURTHER and before == OUTSIDE:
+            kind = FIRST
+        if first >= 0 and kind != FURTHER:
+            found.append((first, place, sure if starts else sure * (1 - shares[place][before][FURTHER])))
+            first = -1
+        if kind != OUTSIDE:
+            first, sure = (place, 1.0) if kind == FIRST else (first, sure)
+            sure *= shares[place][before][kind]
+        elif place < len(turns):
+            outside[place] = shares[place][before][OUTSIDE]
+        before = kind
+    if not found:
+        return [], outside
+    tokens = torch.cat([torch.arange(first, end) for first, end, _ in found])
+    offsets = torch.tensor([0, *(end - first for first, end, _ in found)]).cumsum(0)
+    logs = F.embedding_bag(tokens, names.log_softmax(1), offsets, mode="mean", include_last_offset=True)
+    named, number = logs.softmax(1).max(1)
+    pairs = zip(found, number.tolist(), named.tolist(), strict=True)
+    return [(first, end, name, min(1.0, sure * share)) for (first, end, sure), name, share in pairs], outside

@@ -53,6 +53,7 @@ class Survey:
         self._vocabulary, self._edits = VocabularyMaker(sizes.feedback), EditCounter()
         self._words: Counter[str] = Counter()
         self._names: dict[str, Counter[str]] = {task: Counter() for task in ("intents", "failure_point", "slots")}
+        self._speakers: dict[str, set[str]] = {}
         self._parts: set[str] = set()
         self._single = True
         whole = hashlib.blake2b(digest_size=16)
@@ -84,7 +85,9 @@ class Survey:
             self._parts |= {"defects"} if each.labels.judged_turns("defects", len(dialogue.turns)) else set()
         for task in ("intents", "failure_point"):
             for each in sources(dialogue, task):
-                self._names[task].update((getattr(each.labels, task) or {}).values())
+                named = getattr(each.labels, task) or {}
+                self._names[task].update(named.values())
+                self._speakers.setdefault(task, set()).update(dialogue.turns[turn].speaker for turn in named)
         for each in sources(dialogue, "slots"):
             self._names["slots"].update(slot.name for slot in each.labels.slots or ())
         for each in sources(dialogue, "transcription"):
@@ -97,7 +100,12 @@ class Survey:
             self._parts.discard("whole_success")
         names = {task: tuple(sorted(counts)) for task, counts in self._names.items()}
         parts = self._parts | {task for task, found in names.items() if found}
-        return Tasks(tuple(part for part in PARTS if part in parts), Classes(**names), self._edits.made())
+        return Tasks(
+            tuple(part for part in PARTS if part in parts),
+            Classes(**names),
+            self._edits.made(),
+            {task: tuple(sorted(found)) for task, found in sorted(self._speakers.items()) if found},
+        )
 
 
 def fit_wide(

@@ -29,6 +29,7 @@ from tercet.labeling.model import storage
 from tercet.labeling.model.batches import Batch, Example
 from tercet.labeling.model.heads import loss_of
 from tercet.labeling.model.label_model import LabelModel, Output
+from tercet.labeling.model.tagging import given_before
 from tercet.labeling.settings import ModelSettings, TrainingSettings
 from tercet.labeling.training.gates import Steering, meet_target
 from tercet.labeling.training.preparing import Source, Survey, batches_of, fit_wide, is_held_out
@@ -36,6 +37,7 @@ from tercet.labeling.trust.calibrating import Calibration, calibrate
 
 _RISE = 0.1  # share of the steps over which the learning rate rises
 _LARGEST_GRADIENT = 1.0
+_OF_TOKENS = ("slots", "slot_names", "edits", "choice")  # whose losses are of tokens or hypotheses
 _MEASURED = 64  # dialogues whose texts gates are set by
 
 
@@ -233,7 +235,7 @@ class Run:
         """One step of the optimizer: the losses of its parts."""
         if self.steering is not None:
             self.steering.begin(step / self.steps)
-        losses = losses_of(self.model, batch, self.model(batch))
+        losses = losses_of(batch, self.model(batch))
         cost = None if self.steering is None else self.steering.cost(step / self.steps)
         if not losses:
             return {}
@@ -271,20 +273,21 @@ class Run:
         return self.result(*storage.load_model(folder), folder)
 
 
-def losses_of(model: LabelModel, batch: Batch, output: Output) -> dict[str, Tensor]:
+def losses_of(batch: Batch, output: Output) -> dict[str, Tensor]:
     """The loss of each part of which the batch knows anything."""
-    found: dict[str, Tensor | None] = {}
-    for part, logits in output.logits.items():
-        if part in batch.targets and part != "slots":
-            found[part] = _choice(batch, logits) if part == "choice" else None
-            if part not in ("choice", "edits"):
-                found[part] = loss_of(logits, *batch.targets[part])
+    found: dict[str, Tensor | None] = {
+        part: loss_of(logits, *batch.targets[part])
+        for part, logits in output.logits.items()
+        if part in batch.targets and part not in _OF_TOKENS
+    }
     if "slots" in output.logits:
-        found["slots"] = _of_tags(output.logits["slots"], *batch.targets["slots"])
+        kinds, known = batch.targets["slots"]
+        where = _of_tags(given_before(output.logits["slots"], kinds, batch.token_turn), kinds, known)
+        names = _of_tags(output.logits["slot_names"], *batch.targets["slot_names"])
+        found["slots"] = where if where is None or names is None else where + names
     if "edits" in output.logits:
         edits = _of_tags(output.logits["edits"], *batch.targets["edits"])
-        choice = found.pop("choice", None)
-        found.pop("edits", None)
+        choice = _choice(batch, output.logits["choice"])
         found["transcription"] = edits if choice is None or edits is None else edits + choice
     return {part: loss for part, loss in found.items() if loss is not None}
 
