@@ -215,18 +215,20 @@ def test_pretraining_is_taken_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labelled", "speakers"), [((0, 2), ("user",)), ((1,), ("system",)), ((0, 1), ("system", "user"))]
 )
-def test_intents_are_claimed_of_those_whose_turns_are_labelled(
+def test_intents_and_defects_are_claimed_of_those_whose_turns_are_labelled(
     tmp_path: Path, labelled: tuple[int, ...], speakers: tuple[str, ...]
 ) -> None:
-    some = [
-        replace(each, labels=Labels(intents={turn: NAMES[turn % 2] for turn in labelled})) for each in DIALOGUES[:12]
-    ]
+    labels = Labels(
+        intents={turn: NAMES[turn % 2] for turn in labelled}, defects=labelled[:1], judged={"defects": labelled}
+    )
+    some = [replace(each, labels=labels) for each in DIALOGUES[:12]]
     made = train(some, replace(SHORT, epochs=1), SIZES, out=tmp_path / "m").model
     for model in (made, load_model(tmp_path / "m")[0]):
         for dialogue, prediction in zip(some, model.predict(some), strict=True):
-            assert set(decide(prediction, model.classes).labels.intents or ()) == {
-                turn for turn, each in enumerate(dialogue.turns) if each.speaker in speakers
-            }
+            asked = {turn for turn, each in enumerate(dialogue.turns) if each.speaker in speakers}
+            said = decide(prediction, model.classes).labels
+            assert set(said.intents or ()) == asked
+            assert set(said.judged_turns("defects", len(dialogue.turns))) == asked
 
 
 def test_unknown_values_have_a_vector_that_is_learnt() -> None:

@@ -43,7 +43,7 @@ class Tasks:
         parts: of PARTS, in their order.
         classes: the names of classes.
         edits: what words are replaced with where transcriptions are corrected.
-        speakers: of intents and failure_point: whose turns training labels; of others nothing is said.
+        speakers: of defects, intents and failure_point: whose turns training labels; of others nothing is said.
     """
 
     parts: tuple[str, ...]

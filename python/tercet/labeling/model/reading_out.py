@@ -25,8 +25,8 @@ def read_out(tasks: Tasks, batch: Batch, logits: dict[str, Tensor]) -> list[Pred
         if part in logits:
             shares = logits[part].softmax(1) if part in ("intents", "failure_point") else shares_of(logits[part])
             if part in tasks.speakers:
-                asked = torch.tensor([speaker in tasks.speakers[part] for speaker in SPEAKERS])
-                shares = shares * asked[batch.speakers][:, None]
+                asked = torch.tensor([speaker in tasks.speakers[part] for speaker in SPEAKERS])[batch.speakers]
+                shares = shares.where(asked, torch.nan) if part == "defects" else shares * asked[:, None]
             for field, own in zip(fields, shares.split(sizes), strict=True):
                 field[part] = own
     if "membership" in logits:

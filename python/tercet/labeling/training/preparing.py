@@ -82,12 +82,12 @@ class Survey:
             if any(goal.success is not None for goal in goals):
                 self._parts.add("whole_success")
         for each in sources(dialogue, "defects"):
-            self._parts |= {"defects"} if each.labels.judged_turns("defects", len(dialogue.turns)) else set()
+            self._add_speakers("defects", dialogue, each.labels.judged_turns("defects", len(dialogue.turns)))
         for task in ("intents", "failure_point"):
             for each in sources(dialogue, task):
                 named = getattr(each.labels, task) or {}
                 self._names[task].update(named.values())
-                self._speakers.setdefault(task, set()).update(dialogue.turns[turn].speaker for turn in named)
+                self._add_speakers(task, dialogue, named)
         for each in sources(dialogue, "slots"):
             self._names["slots"].update(slot.name for slot in each.labels.slots or ())
         for each in sources(dialogue, "transcription"):
@@ -95,11 +95,15 @@ class Survey:
                 self._parts.add("transcription")
                 self._edits.add(dialogue, each.labels.transcription.items())
 
+    def _add_speakers(self, task: str, dialogue: Dialogue, turns: Iterable[int]) -> None:
+        self._speakers.setdefault(task, set()).update(dialogue.turns[turn].speaker for turn in turns)
+
     def _tasks(self) -> Tasks:
         if not self._single:
             self._parts.discard("whole_success")
         names = {task: tuple(sorted(counts)) for task, counts in self._names.items()}
         parts = self._parts | {task for task, found in names.items() if found}
+        parts |= {"defects"} if self._speakers.get("defects") else set()
         return Tasks(
             tuple(part for part in PARTS if part in parts),
             Classes(**names),
