@@ -114,6 +114,8 @@ def read_config(path: Path, kind: str, version: int) -> dict[str, Any]:
     config = read_json(path)
     if config.get("format") != kind:
         raise ValueError(f"{path}: expected a {kind} model, got format {config.get('format')!r}")
-    if config.get("version") != version:
-        raise ValueError(f"{path}: expected version {version}, got {config.get('version')!r}; update tercet")
+    found = config.get("version")
+    if found != version:
+        cure = "train the model again" if isinstance(found, int) and found < version else "update tercet"
+        raise ValueError(f"{path}: expected version {version}, got {found!r}; {cure}")
     return config
