@@ -98,6 +98,7 @@ def test_every_setting_reaches_the_run(folder: Path) -> None:
         "feed_forward_dim": 12,
         "window": 3,
         "context": 2,
+        "front_end_layers": 1,
         "gates": "learnt",
     }
     settings = {
