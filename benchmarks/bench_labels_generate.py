@@ -160,7 +160,7 @@ def markdown(made: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = parser_of(__doc__, "sgd")
-    parser.add_argument("--train", type=int, default=400, help="dialogues of dev to learn from")
+    parser.add_argument("--train", type=int, default=200, help="dialogues of dev to learn from")
     parser.add_argument("--test", type=int, default=200, help="dialogues of test to label")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.set_defaults(threads=2)
