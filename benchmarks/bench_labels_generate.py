@@ -39,7 +39,7 @@ LAYERS, WIDTH, HEADS, WORDS = 4, 256, 4, 8000
 ENCODER_RATE = 5e-4  # from scratch, not fine-tuned
 BATCH = 4
 PLAIN = (1, 8, 32, 128)
-ROUNDS = 5
+ROUNDS = 3
 TARGET = 0.4
 
 

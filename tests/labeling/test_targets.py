@@ -17,8 +17,8 @@ from tercet.labeling.model.targets import targets_of
 TURNS = (Turn("user", "play jazz"), Turn("system", "Playing."), Turn("user", "stop it"), Turn("system", "Bye."))
 
 
-def by(*annotations: Annotation, gold: Labels = Labels()) -> Dialogue:  # noqa: B008
-    return Dialogue("1", TURNS, gold, annotations)
+def by(*annotations: Annotation, gold: Labels | None = None) -> Dialogue:
+    return Dialogue("1", TURNS, gold or Labels(), annotations)
 
 
 def test_defects_of_judged_turns_by_confidence_and_weight() -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations_with_replacement
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -230,8 +231,8 @@ def macro_f1(counts: Mapping[str, Tensor]) -> float:
 def _at(labels: Labels, task: str, turns: Collection[int]) -> Labels:
     """The labels of a task that are at some turns, goals those that begin there."""
     found = getattr(labels, task)
-    kept = None if found is None else tuple(label for label in found if turn_of(label) in turns)
-    return Labels(**{task: kept})  # type: ignore[arg-type]
+    kept: dict[str, Any] = {task: tuple(label for label in found or () if turn_of(label) in turns)}
+    return Labels() if found is None else Labels(**kept)
 
 
 def _boundaries(labels: Labels, turns: Sequence[Turn]) -> Collection[Hashable] | None:

@@ -33,7 +33,7 @@ from tercet.labeling.model.heads import Heads, Tasks, Turns
 from tercet.labeling.model.predictions import Classes, Prediction
 from tercet.labeling.model.reading_out import read_out
 from tercet.labeling.model.sound import SoundEncoder
-from tercet.labeling.model.tagging import Tagger
+from tercet.labeling.model.tagging import GIVEN, Tagger
 from tercet.labeling.model.text import TextReader, WordReader
 from tercet.labeling.model.wide import Wide
 from tercet.labeling.settings import ModelSettings
@@ -106,7 +106,7 @@ class LabelModel(nn.Module):
         self.join = Linear(2 * dim, dim)
         self.heads = Heads(dim, tasks, settings.dropout, wide=settings.wide)
         if "slots" in tasks.parts:
-            self.slots = Tagger(width, dim, 9 + len(tasks.classes.slots), settings.dropout)
+            self.slots = Tagger(width, dim, GIVEN + len(tasks.classes.slots), settings.dropout)
         if "transcription" in tasks.parts:
             self.edits = Tagger(width, dim, 2 + len(tasks.edits), settings.dropout)
             self.beginning = nn.Parameter(0.1 * torch.randn(width))
@@ -170,7 +170,7 @@ class LabelModel(nn.Module):
         logits = self.heads(turns, wanted[0] if wanted is not None and self.training else None)
         if "slots" in self.parts:
             tags = self.slots(encoded.states, rows, batch.token, batch.token_turn)
-            logits["slots"], logits["slot_names"] = tags[:, :9], tags[:, 9:]
+            logits["slots"], logits["slot_names"] = tags[:, :GIVEN], tags[:, GIVEN:]
         if "transcription" in self.parts:
             states = torch.cat([encoded.states, self.beginning[None]])
             word = torch.where(batch.word < 0, len(encoded.states), batch.word)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -175,7 +175,7 @@ def decide(
     for claim in claims(prediction, classes):
         made[claim.kind].append(claim if calibrated is None else claim._replace(confidence=calibrated(claim)))
     sure = {kind: [c for c in found if c.confidence >= thresholds.get(kind, 0.0)] for kind, found in made.items()}
-    labels: dict[str, object] = {}
+    labels: dict[str, Any] = {}
     confidence: dict[str, tuple[float, ...]] = {}
     judged: dict[str, tuple[int, ...]] = {}
     for decided, task in ((_decided_goals, "goals"), (_decided_defects, "defects"), (_decided_slots, "slots")):
@@ -189,7 +189,7 @@ def decide(
         if sure.get(kind):
             labels[kind] = {claim.place[0]: claim.label for claim in sure[kind]}
             confidence[kind] = tuple(claim.confidence for claim in sure[kind])
-    return Annotation(annotator, Labels(**labels, judged=judged), confidence)  # type: ignore[arg-type]
+    return Annotation(annotator, Labels(**labels, judged=judged), confidence)
 
 
 _Claims = Mapping[str, list[Claim]]
@@ -206,7 +206,7 @@ def _decided_goals(prediction: Prediction, made: _Claims, sure: _Claims) -> _Dec
     if not goals and not none:
         return None
     said = [Goal(claim and claim.place, outcome and outcome.label == "reached") for claim, outcome in goals]
-    shares = {"goals": tuple((claim or outcome).confidence for claim, outcome in goals)}  # type: ignore[union-attr]
+    shares = {"goals": tuple(first.confidence for pair in goals if (first := pair[0] or pair[1]))}
     if any(outcome for _, outcome in goals):
         shares["success"] = tuple(outcome.confidence for _, outcome in goals if outcome)
     turns = tuple(sorted(claim.place[0] for claim in (*kept, *none)))
@@ -228,7 +228,7 @@ def _decided_defects(prediction: Prediction, made: _Claims, sure: _Claims) -> _D
 
 
 def _decided_slots(prediction: Prediction, made: _Claims, sure: _Claims) -> _Decided:
-    kept = [Slot(*claim.place, claim.label) for claim in sure["slots"]]  # type: ignore[call-arg, arg-type]
+    kept = [Slot(turn, start, end, claim.label) for claim in sure["slots"] for turn, start, end in [claim.place]]
     doubtful = {claim.place[0] for claim in set(made["slots"]) - set(sure["slots"])}
     turns = tuple(claim.place[0] for claim in sure.get("no_slot", ()) if claim.place[0] not in doubtful)
     if not kept and not turns:

@@ -21,6 +21,7 @@ from tercet.labeling.data.dialogues import Slot
 from tercet.labeling.model.blocks import Linear
 
 OUTSIDE, FIRST, FURTHER = range(3)
+GIVEN = 9  # logits of a token's kind: three for each kind of the token before
 
 
 class Tagger(nn.Module):
