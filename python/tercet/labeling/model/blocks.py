@@ -7,7 +7,7 @@ in the same way whatever stands beside it: it does for two rows or more, so a si
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -99,10 +99,7 @@ class Blocks(nn.Module):
             index.append(place)
         if not parts:
             return rows
-        whole = torch.cat(parts)
-        order = torch.empty(len(whole), dtype=torch.int64)
-        order[torch.cat(index)] = torch.arange(len(whole))
-        normed: Tensor = self.norm(whole.index_select(0, order))
+        normed: Tensor = self.norm(in_order(parts, index))
         return normed
 
     def _run(self, rows: Tensor, place: Tensor, valid: Tensor) -> Tensor:
@@ -134,6 +131,13 @@ def places_of(lengths: Tensor) -> Tensor:
     """
     starts = F.pad(lengths.cumsum(0), (1, 0))[:-1]
     return torch.arange(int(lengths.sum())) - torch.repeat_interleave(starts, lengths)
+
+
+def in_order(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
+    """The rows of all `parts` in the order of their `places`, int64 [rows of the part] each: every place once."""
+    place = torch.cat(list(places))
+    order = torch.empty_like(place).index_copy_(0, place, torch.arange(len(place)))
+    return torch.cat(list(parts)).index_select(0, order)
 
 
 def chunks(lengths: Tensor, most: int) -> Iterator[Tensor]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tercet.labeling.model.blocks import chunks, places_of
+from tercet.labeling.model.blocks import chunks, in_order, places_of
 from tercet.labeling.model.encoder import TextBatch, TextEncoder
 from tercet.labeling.model.text import Pieces
 from tercet.labeling.settings import ModelSettings
@@ -100,10 +100,9 @@ class HuggingFaceEncoder(TextEncoder):
 
     def read(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """The first token's state is the window's vector."""
-        before, after, width = len(self.before), len(self.after), self.vector.in_features // 2
+        before, after = len(self.before), len(self.after)
         starts = torch.nn.functional.pad(batch.lengths.cumsum(0), (1, 0))[:-1]
-        heads = torch.zeros(len(batch.lengths), width)
-        states = torch.zeros(len(batch.ids), width)
+        heads, states, windows, tokens = [], [], [], []
         for chosen in chunks(batch.lengths + before + after, _TOKENS):
             own = batch.lengths[chosen]
             size = int(own.max()) + before + after
@@ -118,9 +117,14 @@ class HuggingFaceEncoder(TextEncoder):
                 ids[torch.arange(len(chosen)), before + own + number] = token
             mask = (torch.arange(size) < (own + before + after)[:, None]).long()
             out = self._run(ids, mask)
-            heads = heads.index_copy(0, chosen, out[:, 0])
-            states = states.index_copy(0, index, out[rows, columns])
-        return heads, states
+            heads.append(out[:, 0])
+            states.append(out[rows, columns])
+            windows.append(chosen)
+            tokens.append(index)
+        if not heads:
+            nothing = torch.zeros(0, self.vector.in_features // 2)
+            return nothing, nothing
+        return in_order(heads, windows), in_order(states, tokens)
 
     def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tune):

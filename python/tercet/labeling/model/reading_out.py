@@ -62,11 +62,10 @@ def _slots(tasks: Tasks, batch: Batch, logits: dict[str, Tensor], fields: list[d
         turn = turns[first] - (ends[dialogue - 1] if dialogue else 0)
         slot = Slot(turn, int(places[first, 0]), int(places[end - 1, 1]), tasks.classes.slots[name])
         found[dialogue].append((slot, sure))
-    rest = [1.0] * ends[-1]
-    for turn, share in zip(turns, outside, strict=True):
-        rest[turn] *= share
-    for field, own, end, size in zip(fields, found, ends, batch.sizes.tolist(), strict=True):
-        field["slots"], field["no_slot"] = tuple(own), torch.tensor(rest[end - size : end])
+    rest = np.ones(ends[-1])
+    np.multiply.at(rest, batch.token_turn.numpy(), outside)
+    for field, own, none in zip(fields, found, torch.from_numpy(rest).float().split(batch.sizes.tolist()), strict=True):
+        field["slots"], field["no_slot"] = tuple(own), none
 
 
 def _transcription(tasks: Tasks, batch: Batch, shares: Tensor, choice: Tensor, fields: list[dict[str, Any]]) -> None:

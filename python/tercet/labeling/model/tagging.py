@@ -72,32 +72,46 @@ def spans_of(kinds: Tensor, names: Tensor, turn: Tensor) -> tuple[list[tuple[int
     Args:
         kinds, names: logits [K, 9], of kinds given the kind before, and [K, num_names]. turn: int64 [K], ascending.
     """
-    given = kinds.unflatten(1, (3, 3)).softmax(2)
-    likely, shares, turns = given.argmax(2).tolist(), given.tolist(), turn.tolist()
-    found: list[tuple[int, int, float]] = []
-    outside = [1.0] * len(turns)
-    before, first, sure = OUTSIDE, -1, 1.0
-    for place in range(len(turns) + 1):
-        starts = place == len(turns) or place == 0 or turns[place] != turns[place - 1]
-        kind = OUTSIDE if place == len(turns) else likely[place][OUTSIDE if starts else before]
-        if starts:
-            before = OUTSIDE
-        if kind == FURTHER and before == OUTSIDE:
-            kind = FIRST
-        if first >= 0 and kind != FURTHER:
-            found.append((first, place, sure if starts else sure * (1 - shares[place][before][FURTHER])))
-            first = -1
-        if kind != OUTSIDE:
-            first, sure = (place, 1.0) if kind == FIRST else (first, sure)
-            sure *= shares[place][before][kind]
-        elif place < len(turns):
-            outside[place] = shares[place][before][OUTSIDE]
-        before = kind
-    if not found:
+    shares = kinds.unflatten(1, (3, 3)).softmax(2).double().numpy()
+    begins = np.diff(turn.numpy(), prepend=-1) != 0
+    chosen, before = _likeliest_kinds(shares.argmax(2), begins)
+    sure = shares[np.arange(len(chosen)), before, chosen]
+    outside = np.where(chosen == OUTSIDE, sure, 1.0).tolist()
+    first = np.flatnonzero(chosen == FIRST)
+    if not len(first):
         return [], outside
-    tokens = torch.cat([torch.arange(first, end) for first, end, _ in found])
-    offsets = torch.tensor([0, *(end - first for first, end, _ in found)]).cumsum(0)
+    no_further = np.append(np.flatnonzero(chosen != FURTHER), len(chosen))
+    end = no_further[np.searchsorted(no_further, first, "right")]
+    together = np.multiply.reduceat(np.append(sure, 1.0), np.stack([first, end], 1).ravel())[::2]
+    goes_on = np.append(np.where(begins, 0.0, shares[np.arange(len(chosen)), before, FURTHER]), 0.0)[end]
+    offsets = torch.from_numpy(np.cumsum([0, *(end - first)]))
+    tokens = torch.from_numpy(np.flatnonzero(chosen != OUTSIDE))
     logs = F.embedding_bag(tokens, names.log_softmax(1), offsets, mode="mean", include_last_offset=True)
     named, number = logs.softmax(1).max(1)
-    pairs = zip(found, number.tolist(), named.tolist(), strict=True)
-    return [(first, end, name, min(1.0, sure * share)) for (first, end, sure), name, share in pairs], outside
+    likely = np.minimum(1.0, together * (1 - goes_on) * named.double().numpy())
+    return list(zip(first.tolist(), end.tolist(), number.tolist(), likely.tolist(), strict=True)), outside
+
+
+def _likeliest_kinds(
+    likely: npt.NDArray[np.int64], begins: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The kind of each token and of the one before it, [K] each; a further token after none is the first of a slot.
+
+    Args:
+        likely: [K, 3], the kind of each token given the one before. begins: [K], whether a turn begins at the token.
+    """
+    likely = likely.copy()
+    likely[likely[:, OUTSIDE] == FURTHER, OUTSIDE] = FIRST
+    chosen, before = np.full((2, len(likely)), OUTSIDE)
+    reached = 0
+    for place in np.flatnonzero(likely[:, OUTSIDE] != OUTSIDE).tolist():  # from OUTSIDE on only these lead elsewhere
+        if place < reached:
+            continue
+        kind, reached = OUTSIDE, place
+        while reached < len(likely):
+            before[reached] = OUTSIDE if begins[reached] else kind
+            kind = chosen[reached] = likely[reached, before[reached]]
+            reached += 1
+            if kind == OUTSIDE:
+                break
+    return chosen, before
