@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from tercet.labeling import Annotation, Dialogue, Goal, Labels, Turn
 from tercet.labeling.evaluation.baseline import TfidfRidge
-from tercet.labeling.evaluation.evaluating import choose_by_fold, cross_predict, evaluate, folds_of
+from tercet.labeling.evaluation.evaluating import choose_by_fold, cross_predict, evaluate, folds_of, scores_of
+from tercet.labeling.evaluation.questions import questions
 from tercet.labeling.model.predictions import Classes, Prediction
 
 seeds = st.integers(0, 2**32 - 1)
@@ -162,6 +164,14 @@ def test_tasks_without_predictions_or_labels_are_absent() -> None:
     assert "human" not in found["goal_success"]
     with pytest.raises(ValueError, match="no task has both predictions and items that are labelled"):
         evaluate(dialogues(9, annotators=2), lambda train: Oracle(), folds=3)
+
+
+def test_what_nothing_is_said_of_has_no_class() -> None:
+    """And does not keep the other items from being scored."""
+    asked = questions(dialogues(6, annotators=3), "intents")
+    shares = torch.tensor([[0.2, 0.8], [math.nan, math.nan], [0.6, 0.4]])
+    made = scores_of(asked, "goal", [Prediction(intents=shares)] * 6, [Classes(intents=("goal", "trigger"))] * 6)
+    assert made.tolist() == pytest.approx([(0.2, 0.0, 0.6)[turn] for (turn,) in asked.places])
 
 
 def test_the_baseline_learns_words() -> None:

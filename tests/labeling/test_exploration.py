@@ -155,6 +155,13 @@ def test_known_turns_are_not_asked_about() -> None:
     assert [each.dialogue for each in explore(partly, believed(0.5, 0.5), budget=9)] == ["d0"]
 
 
+def test_what_the_model_says_nothing_of_may_be_either() -> None:
+    calls = [call(n, f"ask {n}") for n in range(3)]
+    chosen = explore(calls, believed(0.3, float("nan"), 0.4), budget=9)
+    assert [each.dialogue for each in chosen] == ["d1", "d2", "d0"]
+    assert chosen[0].probability == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("task", ["intents", "failure_point"])
 def test_other_tasks_ask_whether_the_likeliest_label_is_right(task: str) -> None:
     calls = [call(n, f"ask {n}", labels=Labels(**({task: {0: "play"}} if n == 2 else {}))) for n in range(3)]

@@ -150,6 +150,10 @@ def test_what_is_sure_is_kept_beside_what_is_not() -> None:
 def test_turns_of_which_nothing_is_believed_are_not_judged() -> None:
     made = decide(Prediction(defects=torch.tensor([math.nan, 0.9, math.nan, 0.2])), CLASSES)
     assert (made.labels.defects, made.labels.judged) == ((1,), {"defects": (1, 3)})
+    silent = torch.full((2,), math.nan)
+    for task in ("intents", "failure_point"):
+        shares = torch.stack([silent, torch.tensor([0.3, 0.7])])
+        assert getattr(decide(Prediction(**{task: shares}), CLASSES).labels, task) == {1: getattr(CLASSES, task)[1]}
     slots = ((Slot(0, 0, 2, "genre"), 0.9),)
     assert decide(Prediction(slots=slots), CLASSES).labels == Labels(slots=(slots[0][0],), judged={"slots": ()})
 

@@ -7,6 +7,7 @@ the fold. There is one threshold for all figures of a question: the one with the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -114,7 +115,8 @@ def cross_predict(
 
 
 def scores_of(asked: Questions, name: str, predictions: Sequence[Prediction], classes: Sequence[Classes]) -> Tensor:
-    """The probability of class `name` for every item: float32 [num_items]; NaN where the task was not predicted."""
+    """The probability of class `name` for every item: float32 [num_items]; 0 where nothing is said of the item, NaN
+    where the task was not predicted."""
     pairs = zip(asked.dialogues.tolist(), asked.places, strict=True)
     return torch.tensor([_score(asked.task, name, predictions[d], classes[d], place) for d, place in pairs])
 
@@ -313,12 +315,14 @@ def _score(task: str, name: str, prediction: Prediction, classes: Classes, place
         if place:
             return float("nan") if prediction.success is None else float(prediction.success[place[0]])
         return float("nan") if prediction.whole_success is None else prediction.whole_success
-    if task == "defects":
-        return float("nan") if prediction.defects is None else float(prediction.defects[place[0]])
-    shares, names = getattr(prediction, task), getattr(classes, task)
+    shares = getattr(prediction, task)
     if shares is None:
         return float("nan")
-    return float(shares[place[0], names.index(name)]) if name in names else 0.0
+    if task != "defects":
+        names = getattr(classes, task)
+        shares = shares[:, names.index(name)] if name in names else torch.zeros(len(shares))
+    said = float(shares[place[0]])
+    return 0.0 if math.isnan(said) else said
 
 
 def _best_threshold(scores: Tensor, wanted: Tensor) -> float:

@@ -165,7 +165,7 @@ def _paired(
 
 
 def _wrong(op: str, task: str, prediction: Prediction, dialogue: Dialogue) -> Floats:
-    """P(the turn, or the label that the model gives it, is wrong), [T]."""
+    """P(the turn, or the label that the model gives it, is wrong), [T]; a half where the model says nothing."""
     shares: Tensor | None = getattr(prediction, task)
     if shares is None:
         raise ValueError(f"{op}: predictions must be of a model that does {task}, got one that does not")
@@ -175,7 +175,7 @@ def _wrong(op: str, task: str, prediction: Prediction, dialogue: Dialogue) -> Fl
             f" got {len(shares)}"
         )
     found = shares.double() if task == "defects" else 1 - shares.double().amax(1)
-    return np.asarray(found.clamp(0, 1).numpy())
+    return np.asarray(found.nan_to_num(0.5).clamp(0, 1).numpy())
 
 
 def _open_turns(dialogue: Dialogue, task: str) -> list[int]:

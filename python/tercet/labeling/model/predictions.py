@@ -53,9 +53,9 @@ class Prediction:
             diagonal, 0 below it.
         success: float32 [T], P(the goal that begins at the turn is reached), if one does.
         whole_success: P(the dialogue's goal is reached), where no dialogue of the training data names more than one.
-        defects: float32 [T], P(the system got the turn wrong); NaN: of this turn it says nothing.
-        intents: float32 [T, num_intents]; rows sum to 1, or are 0: nothing is said of turns whose speaker's training
-            does not label. failure_point: float32 [T, num_classes], likewise.
+        defects: float32 [T], P(the system got the turn wrong). intents: float32 [T, num_intents], rows sum to 1.
+            failure_point: float32 [T, num_classes], likewise. NaN: of this turn it says nothing, since training labels
+            none of its speaker.
         slots: spans, each with the probability that it is a slot of this name.
         no_slot: float32 [T], P(the turn has no slots but those); None with slots: they are all that is said.
         transcription: by user turn, what was said, with the probability that this is right.
@@ -266,4 +266,5 @@ def _likeliest(kind: str, shares: Tensor | None, names: tuple[str, ...]) -> Iter
         return []
     sure, index = torch.max(shares, 1)
     pairs = enumerate(zip(sure.tolist(), index.tolist(), strict=True))
-    return [Claim(kind, (turn,), names[place], min(1.0, each)) for turn, (each, place) in pairs if each > 0]
+    said = ((turn, each, place) for turn, (each, place) in pairs if not math.isnan(each))
+    return [Claim(kind, (turn,), names[place], min(1.0, each)) for turn, each, place in said]

@@ -26,7 +26,7 @@ def read_out(tasks: Tasks, batch: Batch, logits: dict[str, Tensor]) -> list[Pred
             shares = logits[part].softmax(1) if part in ("intents", "failure_point") else shares_of(logits[part])
             if part in tasks.speakers:
                 asked = torch.tensor([speaker in tasks.speakers[part] for speaker in SPEAKERS])[batch.speakers]
-                shares = shares.where(asked, torch.nan) if part == "defects" else shares * asked[:, None]
+                shares = shares.where(asked.view(-1, *[1] * (shares.ndim - 1)), torch.nan)
             for field, own in zip(fields, shares.split(sizes), strict=True):
                 field[part] = own
     if "membership" in logits:
