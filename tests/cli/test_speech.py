@@ -99,6 +99,7 @@ def test_every_setting_reaches_the_run(folder: Path) -> None:
         "window": 3,
         "context": 2,
         "front_end_layers": 1,
+        "back_end_layers": 1,
         "gates": "learnt",
     }
     settings = {

@@ -32,8 +32,8 @@ def recognizer(seed: int, gates: str = "learnt") -> DigitRecognizer:
             for arbiter in (block.attention_arbiter, block.feed_forward_arbiter):
                 torch.nn.init.normal_(arbiter.weight, std=0.5)
                 torch.nn.init.zeros_(arbiter.bias)
-        for name, value in model.front_end_layers.named_parameters():
-            if "output" in name:  # which start at zero
+        for name, value in model.named_parameters():
+            if "end_layers" in name and "output" in name:  # which start at zero
                 torch.nn.init.normal_(value, std=0.3)
     return model
 
@@ -92,7 +92,7 @@ def test_compute_is_what_a_count_by_hand_gives() -> None:
         _, cost, total = model(rows, torch.zeros(1, 9, dtype=torch.bool))
     dim, hidden = SIZES.dim, SIZES.feed_forward_dim
     log_mel = 200 + 5 * 256 * 8 // 4 + 2 * 129 + 24 * 129  # window, transform, power, filters
-    fixed = 4 * log_mel + STACK * BINS * dim + SIZES.context * dim + 3 * (5 * dim + dim * dim) + 11 * dim
+    fixed = 4 * log_mel + STACK * BINS * dim + SIZES.context * dim + 5 * (5 * dim + dim * dim) + 11 * dim
     assert cost.gates.any()
     assert not cost.gates.all()
     for frame in range(9):

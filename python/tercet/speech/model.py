@@ -4,10 +4,13 @@ classification (Graves et al., ICML 2006).
     y = relu(W z)                                  z: four log-mel frames, 96 figures every 40 ms
     x[t] = y[t] + sum_k c[k] * y[t - k]            a causal convolution of each channel: where in a digit a frame lies
     x = x + U relu(d * norm(x))                    front_end_layers times, d a causal convolution of each channel
-    p = softmax(V norm(encoder(x)))                blank and ten digits
+    x = norm(encoder(x))
+    x = x + U relu(d * norm(x))                    back_end_layers times
+    p = softmax(V x)                               blank and ten digits
 
-The front end is cheap and runs at every frame: what it finds, blocks need not, and gates cost less. No part looks
-ahead: frame t of the output depends on samples up to 320 (t + 1).
+Both ends are cheap and run at every frame: what the front end finds, blocks need not, and the back end sees which
+digits were just heard, where frames without blocks cannot. No part looks ahead: frame t of the output depends on
+samples up to 320 (t + 1).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from tercet.speech.digits import BLANK
 from tercet.speech.features import BINS, STACK, TRANSFORM, WINDOW, LogMel
 from tercet.speech.settings import ModelSettings
 
-KERNEL = 5  # frames of a layer of the front end
+KERNEL = 5  # frames of a layer of either end
 _BINS_OF_TRANSFORM = TRANSFORM // 2 + 1
 # Multiply-adds of the log-mel of one frame of the encoder: the window; a transform of real values at the usual
 # 2.5 n log2(n) operations, two of which make a multiply-add; the power, two for each of its bins; the filters, as a
@@ -36,8 +39,8 @@ LOG_MEL_COST = STACK * (
 
 
 def fixed_cost(settings: ModelSettings) -> int:
-    """Multiply-adds a frame of log-mel, front end and head, which no gate saves."""
-    layers = settings.front_end_layers * (KERNEL + settings.dim)
+    """Multiply-adds a frame of log-mel, both ends and head, which no gate saves."""
+    layers = (settings.front_end_layers + settings.back_end_layers) * (KERNEL + settings.dim)
     return LOG_MEL_COST + settings.dim * (STACK * BINS + settings.context + layers + BLANK + 1)
 
 
@@ -84,7 +87,7 @@ class CausalConvolution(nn.Conv1d):
         return out, heard[:, frames.shape[1] :]
 
 
-class FrontEndLayer(nn.Module):
+class ConvolutionLayer(nn.Module):
     """x + U relu(d * norm(x)); U starts at zero."""
 
     def __init__(self, dim: int) -> None:
@@ -115,7 +118,7 @@ class DigitRecognizer(nn.Module):
         self.features = LogMel()
         self.projection = nn.Linear(STACK * BINS, dim)
         self.context = CausalConvolution(dim, settings.context)
-        self.front_end_layers = nn.ModuleList(FrontEndLayer(dim) for _ in range(settings.front_end_layers))
+        self.front_end_layers = nn.ModuleList(ConvolutionLayer(dim) for _ in range(settings.front_end_layers))
         layer = ArbitratedEncoderLayer(
             dim, settings.num_heads, settings.feed_forward_dim, 0.0, keys="kept", causal=True,
             window=settings.window,
@@ -128,6 +131,7 @@ class DigitRecognizer(nn.Module):
             if settings.gates == "on":  # for streams, which ask
                 block.attention_threshold.fill_(-torch.inf)
                 block.feed_forward_threshold.fill_(-torch.inf)
+        self.back_end_layers = nn.ModuleList(ConvolutionLayer(dim) for _ in range(settings.back_end_layers))
         self.head = nn.Linear(dim, BLANK + 1)
 
     def front_end(self, rows: Tensor, before: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
@@ -135,17 +139,13 @@ class DigitRecognizer(nn.Module):
         before its rows, of each convolution; None at first."""
         y = F.relu(self.projection(rows))
         seen, first = self.context.step(y, None if before is None else before[0])
-        x, after = y + seen, [first]
-        for number, layer in enumerate(self.front_end_layers, 1):
-            assert isinstance(layer, FrontEndLayer)
-            x, kept = layer.step(x, None if before is None else before[number])
-            after.append(kept)
-        return x, after
+        x, after = _through(self.front_end_layers, y + seen, None if before is None else before[1:])
+        return x, [first, *after]
 
-    def classify(self, encoded: Tensor) -> Tensor:
-        """The encoder's output -> log-probabilities."""
-        log_probs: Tensor = self.head(encoded).log_softmax(-1)
-        return log_probs
+    def back_end(self, encoded: Tensor, before: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The encoder's output -> log-probabilities, and what the next call needs before, as `front_end`."""
+        x, after = _through(self.back_end_layers, encoded, before)
+        return self.head(x).log_softmax(-1), after
 
     def forward(
         self, rows: Tensor, padding: Tensor, *, forced: bool | None = None, gates: Tensor | None = None
@@ -164,9 +164,19 @@ class DigitRecognizer(nn.Module):
         encoded, cost = self.encoder(self.front_end(rows)[0], src_key_padding_mask=padding, gates=gates)
         fixed = cost.valid * self.fixed_cost
         spent = cost.dense if forced else cost.multiply_adds.sum(0)
-        return Recognition(self.classify(encoded), cost, Spent(spent + fixed, cost.dense + fixed))
+        return Recognition(self.back_end(encoded)[0], cost, Spent(spent + fixed, cost.dense + fixed))
 
     @property
     def fixed_cost(self) -> int:
-        """Multiply-adds a frame that no gate saves: front end and head."""
+        """Multiply-adds a frame that no gate saves: both ends and head."""
         return fixed_cost(self.settings)
+
+
+def _through(layers: nn.ModuleList, x: Tensor, before: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
+    """The output of the layers, and what each needs before its next frames."""
+    after = []
+    for number, layer in enumerate(layers):
+        assert isinstance(layer, ConvolutionLayer)
+        x, kept = layer.step(x, None if before is None else before[number])
+        after.append(kept)
+    return x, after

@@ -22,7 +22,8 @@ class ModelSettings:
         feed_forward_dim: hidden units of the feed-forward maps.
         window: frames to the left that attention sees, beside the frame itself; 40 ms each.
         context: frames that the front end's first convolution sees, the frame itself included.
-        front_end_layers: further convolutions of the front end, five frames each; they run at every frame.
+        front_end_layers, back_end_layers: convolutions before and behind the blocks, five frames each; they run at
+            every frame.
         gates: "learnt", or "on": every block runs at every frame, and arbitrators are not asked.
 
     Raises:
@@ -36,12 +37,13 @@ class ModelSettings:
     window: int = 24
     context: int = 9
     front_end_layers: int = 3
+    back_end_layers: int = 2
     gates: str = "learnt"
 
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
         check_counts(self, _SIZES, ("dim", "num_layers", "num_heads", "feed_forward_dim", "context"))
-        check_counts(self, _SIZES, ("front_end_layers",), 0)
+        check_counts(self, _SIZES, ("front_end_layers", "back_end_layers"), 0)
         if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 0:
             raise ValueError(f"{_SIZES}: window must be an integer of at least 0, got {self.window!r}")
         if self.dim % self.num_heads:

@@ -14,7 +14,7 @@ from tercet.graph.storage import digest
 from tercet.speech.model import DigitRecognizer
 from tercet.speech.settings import ModelSettings
 
-FORMAT, VERSION = "tercet.speech.DigitRecognizer", 2
+FORMAT, VERSION = "tercet.speech.DigitRecognizer", 3
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 

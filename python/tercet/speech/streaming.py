@@ -26,7 +26,8 @@ class Stream:
         self.model = model
         self.features = model.features.initial_state(1)
         self.encoder = model.encoder.initial_state(1)
-        self.before: list[Tensor] | None = None
+        self.before: list[Tensor] | None = None  # of the front end's convolutions, and of the back end's
+        self.heard: list[Tensor] | None = None
         self.waiting = torch.zeros(0)
         self.last: int | None = None
         self.digits: tuple[int, ...] = ()
@@ -60,4 +61,5 @@ class Stream:
         frames, self.before = self.model.front_end(rows, self.before)
         encoded, self.encoder = self.model.encoder.step(frames, self.encoder)
         self.gates = self.encoder.gates[:, :, 0]
-        return self.model.classify(encoded)[0]
+        log_probs, self.heard = self.model.back_end(encoded, self.heard)
+        return log_probs[0]
