@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from dialogue_strategies import dialogues
 from label_models import music
-from tercet.labeling import Dialogue
+from tercet.labeling import Dialogue, Labels, ModelSettings, Trace, TrainingSettings, Turn
+from tercet.labeling.model.batches import wide_figures
+from tercet.labeling.model.label_model import LabelModel
 from tercet.labeling.model.wide import FOLDS, Rows, Wide, dialogue_groups, turn_groups
+from tercet.labeling.training.preparing import Survey, fit_wide
 
 
 def drawn(rng: np.random.Generator, num_rows: int, num_features: int) -> tuple[Rows, torch.Tensor]:
@@ -85,3 +88,65 @@ def test_words_tell_their_side_and_place() -> None:
     assert a == b
     turned = Dialogue("1", music(0).turns[::-1])
     assert set(np.concatenate(dialogue_groups(turned)).tolist()) != a
+
+
+def understood(number: int, text: str, intent: str, type_: str, right: bool) -> Dialogue:
+    """One turn, what was made of it, and whether that is right."""
+    trace = Trace(decision=f"{intent} [{type_} : {text.split()[0]}]")
+    turn = Turn("user", text, categorical={"intent": intent}, traces={"understanding": trace})
+    return Dialogue(str(number), (turn,), Labels(failure_point={0: "correct" if right else "intent"}))
+
+
+def fitted(some: list[Dialogue]) -> tuple[LabelModel, torch.Tensor]:
+    """A model whose ridge regression is fitted, and the cross-fitted figures of turns."""
+    facts = Survey(iter(some), TrainingSettings(held_out=0.0), ModelSettings()).facts
+    model = LabelModel(ModelSettings(dim=8, num_heads=1, feed_forward_dim=8), facts)
+    examples = [model.prepare(dialogue, learn=True, wide=False) for dialogue in some]
+    whole, turns, figures = fit_wide(examples, facts.tasks)
+    model.set_wide(whole, turns)
+    return model, torch.cat([of_turns for _, of_turns in figures])
+
+
+def test_words_are_crossed_with_what_is_known() -> None:
+    """Whether an intent suits the words: words alone and intents alone say nothing of it."""
+    rng = np.random.default_rng(0)
+    intents = {"rain": ("weather", "date"), "song": ("music", "genre")}
+    some = []
+    for number in range(80):
+        word, right = ("rain", "song")[rng.integers(2)], bool(rng.integers(2))
+        other = "song" if word == "rain" else "rain"
+        some.append(understood(number, f"{word} please", *intents[word if right else other], right))
+    model, figures = fitted(some[:60])
+    _, of_new = wide_figures([model.prepare(dialogue) for dialogue in some[60:]], model.wide)
+    assert of_new is not None
+    for found, own in ((figures, some[:60]), (of_new, some[60:])):
+        names = [model.classes.failure_point[place] for place in found.argmax(1).tolist()]
+        assert names == [(dialogue.labels.failure_point or {})[0] for dialogue in own]
+
+
+def test_crosses_are_of_turns_with_something_known() -> None:
+    plain = Turn("user", "rain please")
+    known = Turn("user", "rain please", categorical={"intent": "weather"})
+    traced = Turn("user", "rain please", traces={"understanding": Trace(decision="weather [date : rain]")})
+    long = Turn("user", "word " * 500, traces={"understanding": Trace(decision=" ".join(f"t{n}" for n in range(500)))})
+    of_plain, of_known, of_traced, of_long = (
+        [len(group) for group in turn_groups(Dialogue("1", (turn,)))[0]] for turn in (plain, known, traced, long)
+    )
+    assert len(of_plain) == 3
+    assert of_known[3:] == [2, 0, 0]  # intent x word
+    assert of_traced[4:] == [0, 2 * 2, 1]  # weather, date x word; rain as a date
+    assert of_long[4:] == [0, 64 * 64, 0]
+
+
+def test_neighbours_stay_together() -> None:
+    """A sentence that is said four times in a row is not told from itself."""
+    rng = np.random.default_rng(0)
+    right = rng.integers(2, size=50).astype(bool)
+    some = [understood(n, f"word{n // 4} again{n // 4}", "weather", "date", bool(right[n // 4])) for n in range(200)]
+    model, figures = fitted(some)
+    gold = torch.tensor([[bool(right[n // 4]) == (name == "correct") for name in model.classes.failure_point]
+                         for n in range(200)])  # fmt: skip
+    assert float((figures - gold.float()).square().mean()) > 0.2  # chance is 0.25
+    _, told = wide_figures([model.prepare(dialogue) for dialogue in some], model.wide)
+    assert told is not None
+    assert torch.equal(told > 0.5, gold)

@@ -6,7 +6,8 @@
     success of the goal at s     sigmoid(<w, (x_s, mean of x_t by membership[s, t])>)
     whole_success                sigmoid(<w, (mean of x_t, largest of x_t)>)
 To the logits of begins, defects, intents, failure_point and whole_success the figures of `Wide` are added, each task's
-times a factor of its own. Losses are cross-entropies with shares, weighted by learnt uncertainty,
+times a factor of its own; how much both count is measured after training (`tercet.labeling.training.weighing`). Losses
+are cross-entropies with shares, weighted by learnt uncertainty,
 
     sum over parts k of exp(-u_k) loss_k + u_k / 2
 
@@ -82,7 +83,13 @@ class Turns:
 
 
 class Heads(nn.Module):
-    """Logits by part; slots and transcription are heads of their own."""
+    """Logits by part; slots and transcription are heads of their own.
+
+    Attributes:
+        trust: float32 [parts with ridge, 2], how much what blocks and what ridge say counts; 1 in training.
+    """
+
+    trust: Tensor
 
     def __init__(self, dim: int, tasks: Tasks, dropout: float, *, wide: bool) -> None:
         super().__init__()
@@ -103,6 +110,7 @@ class Heads(nn.Module):
         self.columns = tasks.wide_columns() if wide else {}
         scaled = [*self.columns, *({"whole_success"} & set(tasks.parts) if wide else ())]
         self.scales = nn.ParameterDict({part: nn.Parameter(torch.tensor([4.0, 0.5])) for part in scaled})
+        self.register_buffer("trust", torch.ones(len(scaled), 2))
         self.uncertainty = nn.Parameter(torch.zeros(len(tasks.parts)))
 
     def forward(self, turns: Turns, membership: Tensor | None = None) -> dict[str, Tensor]:
@@ -117,7 +125,7 @@ class Heads(nn.Module):
             if part in self.maps:
                 logits = self.maps[part](rows)
                 if part in self.columns and turns.wide_turns is not None:
-                    logits = logits + self._scaled(part, turns.wide_turns[:, self.columns[part]])
+                    logits = self._joint(part, logits, turns.wide_turns[:, self.columns[part]])
                 found[part] = logits.squeeze(1) if part not in ("intents", "failure_point") else logits
         if "membership" in self.tasks.parts:
             query, key = self.query(rows), self.key(rows)
@@ -137,14 +145,16 @@ class Heads(nn.Module):
             both = mean_rows(rows, turns.offsets), _largest(rows, turns.offsets)
             logits = self.maps["whole_success"](torch.cat(both, 1))
             if "whole_success" in self.scales and turns.wide_whole is not None:
-                logits = logits + self._scaled("whole_success", turns.wide_whole)
+                logits = self._joint("whole_success", logits, turns.wide_whole)
             found["whole_success"] = logits.squeeze(1)
         return found
 
-    def _scaled(self, part: str, figures: Tensor) -> Tensor:
+    def _joint(self, part: str, logits: Tensor, figures: Tensor) -> Tensor:
+        """What blocks and ridge say together."""
         factor, middle = self.scales[part]
-        scaled: Tensor = factor * (figures - middle)
-        return scaled
+        blocks, ridge = self.trust[[*self.scales].index(part)]
+        joint: Tensor = blocks * logits + ridge * (factor * (figures - middle))
+        return joint
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The losses of a batch, by part, as one."""

@@ -21,7 +21,7 @@ from tercet.labeling.model.predictions import Classes
 from tercet.labeling.settings import ModelSettings
 from tercet.labeling.trust.calibrating import Calibration, Judged
 
-FORMAT, VERSION = "tercet.labeling.LabelModel", 2
+FORMAT, VERSION = "tercet.labeling.LabelModel", 3
 CONFIG, WEIGHTS, CALIBRATION, ENCODER = "config.json", "model.safetensors", "calibration.safetensors", "encoder"
 _JUDGED = ("confidence", "correct", "dialogues")
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tercet.labeling.data.dialogues import SPEAKERS, Dialogue
+from tercet.labeling.data.dialogues import SPEAKERS, Dialogue, Turn
 from tercet.labeling.model.text import words_of
 
 Hashes = npt.NDArray[np.uint64]
@@ -32,6 +32,7 @@ FOLDS = 5
 _STEPS, _TOLERANCE = 60, 1e-4
 _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd: two words, in order
 _SHARE = 0.2
+_CROSSED = 64  # words of a turn, and of what is known of it, that are crossed: no feature for each two of a long text
 _CONSTANT = 3.0  # the value of the feature that all items have: its weight is hardly held back
 
 
@@ -110,8 +111,27 @@ def turn_groups(dialogue: Dialogue) -> list[list[Hashes]]:
                 around.append(_grams(turns[other].text, f"{name} {turns[other].speaker}"))
         known = [f"{name}={value}" for name, value in turn.categorical.items()]
         traces = [_grams(trace.decision or "", f"trace {name}") for name, trace in turn.traces.items()]
-        found.append([_grams(turn.text, turn.speaker), *around, _hashes(known), *traces])
+        found.append([_grams(turn.text, turn.speaker), *around, _hashes(known), *traces, *_crossed(turn, known)])
     return found
+
+
+def _crossed(turn: Turn, known: Sequence[str]) -> list[Hashes]:
+    """Each word with each thing known of the turn, and with each word that components add to it, such as an intent;
+    each word that they repeat, with the one that they added last before it, as in `weather [date : tomorrow]`: whether
+    words and what was made of them go together is in no word alone."""
+    words = words_of(turn.text)[:_CROSSED]
+    said, added, repeated = set(words), dict[str, None](), []
+    for name, trace in turn.traces.items():
+        last = ""
+        for word in words_of(trace.decision or ""):
+            if word in said:
+                repeated.append(f"trace {name} {last} {word}")
+            elif word[0].isalnum():
+                last = word
+                added[f"trace {name} {word}"] = None
+    own, both = _hashes(words), (known, list(added))
+    crosses = [(_hashes(names[:_CROSSED])[:, None] * _FIRST + own * _SECOND).ravel() for names in both]
+    return [*crosses, _hashes(repeated)] if added or known else []
 
 
 class Wide(nn.Module):

@@ -24,7 +24,8 @@ from tercet.labeling.model.wide import FOLDS, Hashes, Wide, dialogue_groups, tur
 from tercet.labeling.settings import ModelSettings, TrainingSettings
 
 Source = Callable[[], Iterable[Dialogue]]
-_PENALTIES, _TURN_PENALTIES = (1.0, 2.0, 4.0), (1.0,)
+_PENALTIES, _TURN_PENALTIES = (1.0, 2.0, 4.0), (1.0, 4.0)
+_RUNS = 4  # of neighbours in a fold
 
 
 def source_of(dialogues: Sequence[Dialogue] | Callable[[], Iterable[Dialogue]]) -> Source:
@@ -129,18 +130,24 @@ def fit_wide(
             for end, sizes in (("", None), ("_weight", [columns[part].stop - columns[part].start for part in parts]))
         )
         counts = torch.tensor([len(each.begins) for each in targets])
-        folds = torch.repeat_interleave(torch.arange(len(targets)) % FOLDS, counts)
+        folds = torch.repeat_interleave(_folds(len(targets)), counts)
         turns, figures = _fitted(every, wanted, weights, folds, _TURN_PENALTIES)
         turn_figures = list(figures.split(counts.tolist()))
     if "whole_success" in model_tasks.parts:
         groups = [dialogue_groups(example.dialogue) for example in examples]
         wanted = torch.tensor([[each.whole_success] for each in targets])
         weights = torch.tensor([[each.whole_weight] for each in targets])
-        folds, extra = torch.arange(len(examples)) % FOLDS, None
+        folds, extra = _folds(len(examples)), None
         if turns is not None:
             extra = turn_summaries(examples, torch.cat(turn_figures))
         whole, whole_figures = _fitted(groups, wanted, weights, folds, _PENALTIES, extra)
     return whole, turns, list(zip(whole_figures.split(1), turn_figures, strict=True))
+
+
+def _folds(num_dialogues: int) -> Tensor:
+    """The fold of each dialogue. Neighbours in a log are alike, such as one user's, or one sentence that two say: they
+    stay together, or weights that were fitted to one would tell the other better than any that is new."""
+    return torch.arange(num_dialogues) // max(1, num_dialogues // (_RUNS * FOLDS)) % FOLDS
 
 
 def _stacked(values: Sequence[object], sizes: Sequence[int] | None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from tercet.labeling.model.tagging import given_before
 from tercet.labeling.settings import ModelSettings, TrainingSettings
 from tercet.labeling.training.gates import Steering, meet_target
 from tercet.labeling.training.preparing import Source, Survey, batches_of, fit_wide, is_held_out
+from tercet.labeling.training.weighing import keeps_apart, weigh
 from tercet.labeling.trust.calibrating import Calibration, calibrate
 
 _RISE = 0.1  # share of the steps over which the learning rate rises
@@ -118,7 +119,7 @@ class Run:
             take_over(self.model, start)
         self.ready = self._prepare()
         self.optimizer = optimizer(self.model, settings)
-        self.steps = -(-self.survey.dialogues // settings.batch_size) * settings.epochs
+        self.steps = -(-sum(map(self.teaches, range(self.survey.dialogues))) // settings.batch_size) * settings.epochs
         self.history: list[Epoch] = []
         learnt = self.sizes.gates == "learnt"
         self.steering = Steering(self.model.encoder, settings.target_compute) if learnt else None
@@ -150,13 +151,21 @@ class Run:
 
     def examples(self, epoch: int) -> Iterator[Example]:
         """Those of an epoch, in the order of the data."""
+        return self._made(self.teaches)
+
+    def _made(self, chosen: Callable[[int], bool]) -> Iterator[Example]:
+        """Those at the chosen places."""
         if self.ready is not None:
-            yield from self.ready
+            yield from (example for place, example in enumerate(self.ready) if chosen(place))
             return
-        for dialogue in self.learnt():
+        for dialogue in (dialogue for place, dialogue in enumerate(self.learnt()) if chosen(place)):
             figures = self._figures.get(dialogue.id)
             example = self.model.prepare(dialogue, learn=True, consensus=self.consensus, wide=figures is None)
             yield replace(example, figures=figures or self.model.figures_of(example))
+
+    def teaches(self, place: int) -> bool:
+        """Whether the blocks learn from the dialogue at this place; ridge learns from all."""
+        return not (self.model.heads.scales and keeps_apart(place, self.survey.dialogues))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -191,6 +200,8 @@ class Run:
                 save_checkpoint(folder, self.snapshot())
         self.model.eval()
         share = 1.0 if self.steering is None else self.meet_target()
+        if self.model.heads.scales:
+            weigh(self.model, self._made(lambda place: not self.teaches(place)))
         calibration = self.calibrated()
         if folder is not None:
             facts = {"training": asdict(self.settings), "dialogues": self.survey.dialogues, "compute_share": share}

@@ -194,13 +194,12 @@ def _places(goal: Goal, count: int) -> Iterator[tuple[int, ...]]:
 
 
 def _check_names(model: LabelModel, dialogue: Dialogue) -> None:
-    """That the labels of tasks which the model does have names that it knows."""
-    for task in ("intents", "failure_point", "slots"):
+    """That intents and failure points, where the model does them, have names that it knows."""
+    for task in ("intents", "failure_point"):
         known = getattr(model.classes, task)
         for each in sources(dialogue, task) if known else ():
-            given = getattr(each.labels, task)
-            for name in [slot.name for slot in given] if task == "slots" else given.values():
-                if name not in known and task != "slots":
+            for name in getattr(each.labels, task).values():
+                if name not in known:
                     raise ValueError(
                         f"dialogue {dialogue.id!r}: {task} must have names that the model was trained for, got {name!r}"
                     )
