@@ -107,6 +107,15 @@ def test_a_turn_that_was_not_judged_is_no_judgement() -> None:
     ) == [((0, 5, 9), "ann", "song"), ((0, 5, 9), "bob", ""), ((0, 17, 24), "bob", "room")]  # fmt: skip
 
 
+def test_weak_labels_are_no_judgements() -> None:
+    weak = Annotation("feedback", Labels(defects=(1,)), weight={"defects": (0.5,) * 4})
+    sure = Annotation("ann", Labels(defects=()))
+    dialogue = dialogue_from_json(a_dialogue())
+    both = Dialogue("1", dialogue.turns, annotations=(weak, sure))
+    assert judgements([both])["defects"].annotator_names == ("ann",)
+    assert not judgements([Dialogue("1", dialogue.turns, annotations=(weak,))])
+
+
 @pytest.mark.parametrize("task", ["intents", "transcription", "failure_point"])
 def test_names_are_said_of_the_turns_that_have_them(task: str) -> None:
     assert said(

@@ -149,6 +149,10 @@ def test_gold_is_else_what_most_others_say() -> None:
     model = by("tercet", intents={0: "x", 1: "y"})
     found = compared(Dialogue("1", TURNS, annotations=(*others, model)), "tercet")
     assert found == {"intents": [Judged((0,), "x", "x", None), Judged((1,), None, "y", None)]}
+    weak = Annotation("feedback", Labels(defects=()), weight={"defects": (1.0,) * len(TURNS)})
+    said = [weak, *(by(name, defects=(1,)) for name in ("tercet", "ann"))]
+    judged = compared(Dialogue("1", TURNS, annotations=tuple(said)), "tercet")["defects"]
+    assert {each.gold for each in judged if each.place == (1,)} == {"defect"}
 
 
 def test_dialogues_that_were_not_labelled_do_not_count() -> None:

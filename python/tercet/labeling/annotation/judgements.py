@@ -94,7 +94,8 @@ def answers(task: str, given: Sequence[Labels], num_turns: int) -> list[dict[Pla
 
 
 def judgements(dialogues: Iterable[Dialogue], tasks: Iterable[str] = TASKS) -> dict[str, Judgements]:
-    """The judgements of all annotators, by task; tasks that nobody judged are absent. The gold labels are left out.
+    """The judgements of all annotators, by task; tasks that nobody judged are absent. Gold labels are left out, and
+    weak ones, which have a weight.
 
     Memory follows the number of judgements, not the dialogues, which are read once.
 
@@ -117,7 +118,7 @@ def judgements(dialogues: Iterable[Dialogue], tasks: Iterable[str] = TASKS) -> d
 
 def _of_dialogue(dialogue: Dialogue, task: str) -> Iterator[tuple[Place, str, str]]:
     """What each annotator said, once where they said it in several annotations."""
-    made = [each for each in dialogue.annotations if getattr(each.labels, task) is not None]
+    made = [each for each in dialogue.annotations if each.judges(task)]
     try:
         found = answers(task, [each.labels for each in made], len(dialogue.turns))
     except ValueError as error:

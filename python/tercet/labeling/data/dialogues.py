@@ -190,6 +190,10 @@ class Annotation:
     confidence: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     weight: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
+    def judges(self, task: str) -> bool:
+        """Whether these labels are a judgement of the task; those that have a weight are guesses, to learn from."""
+        return getattr(self.labels, task) is not None and task not in self.weight
+
     def sure_of_defects(self, num_turns: int) -> dict[int, float]:
         """By turn, how sure the annotator is that it has a defect, or that it has none; what is absent was not said.
 

@@ -1,10 +1,10 @@
 """A page to look at what an annotator, person or model, says of dialogues: one HTML file, without network or script.
 
-Gold is `labels` of a dialogue; of a task that they lack, what most of the other annotators say. Items are those of
-`tercet.labeling.answers`. Compared are the items of dialogues that the annotator has any labels of and whose gold has
-the task: of intents, transcription and failure points those turns that gold names, of defects the turns that it judges,
-of slots every span that either names in these, of goals the outcome of each: a goal with other turns than gold's is
-wrong, if gold judges the turn it begins at.
+Gold is `labels` of a dialogue; of a task that they lack, what most of the other annotators say; weak labels, which have
+a weight, say nothing. Items are those of `tercet.labeling.answers`. Compared are the items of dialogues that the
+annotator has any labels of and whose gold has the task: of intents, transcription and failure points those turns that
+gold names, of defects the turns that it judges, of slots every span that either names in these, of goals the outcome of
+each: a goal with other turns than gold's is wrong, if gold judges the turn it begins at.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def compared(dialogue: Dialogue, annotator: str) -> dict[str, list[Judged]]:
     for task in TASKS if own else ():
         known = task in dialogue.labels.tasks()
         others = [] if known else [each for each in dialogue.annotations if each.annotator != annotator]
-        sides = [dialogue.labels] if known else [each.labels for each in others if task in each.labels.tasks()]
+        sides = [dialogue.labels] if known else [each.labels for each in others if each.judges(task)]
         did = [each for each in own if task in each.labels.tasks()]
         said = answers(task, [*sides, *(each.labels for each in did)], len(dialogue.turns))
         gold = said[0] if known else _majority(said[: len(sides)])

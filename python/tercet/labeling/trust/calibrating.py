@@ -128,7 +128,7 @@ def judge(dialogue: Dialogue, made: Sequence[Claim]) -> Iterator[tuple[Claim, bo
 
 
 def _judges(dialogue: Dialogue, task: str) -> list[Annotation]:
-    return [each for each in sources(dialogue, task) if task not in each.weight]
+    return [each for each in sources(dialogue, task) if each.judges(task)]
 
 
 class _Seen:
