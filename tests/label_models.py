@@ -63,8 +63,8 @@ def annotated(number: int) -> Dialogue:
     return Dialogue(dialogue.id, dialogue.turns, annotations=notes)
 
 
-def tiny_bert(folder: Path, *, places: int = 40) -> Path:
-    """A random BERT with a tokenizer of words, as transformers saves them."""
+def tiny_bert(folder: Path, *, places: int = 40, special: bool = True) -> Path:
+    """A random BERT with a tokenizer of words, as transformers saves them; `special`: with tokens around a text."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra `labels`)")
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -80,9 +80,10 @@ def tiny_bert(folder: Path, *, places: int = 40) -> Path:
     tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    if special:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     )

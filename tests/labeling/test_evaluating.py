@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tercet.labeling.evaluation.questions import questions
 from tercet.labeling.model.predictions import Classes, Prediction
 
 seeds = st.integers(0, 2**32 - 1)
+SILENT = torch.tensor([1, 2])
 GOOD, BAD = "it works now , thanks", "nobody answers , this is still broken"
 
 
@@ -167,11 +169,21 @@ def test_tasks_without_predictions_or_labels_are_absent() -> None:
 
 
 def test_what_nothing_is_said_of_has_no_class() -> None:
-    """And does not keep the other items from being scored."""
+    """And does not keep the other items from being scored; nor does it count as the first of the classes."""
     asked = questions(dialogues(6, annotators=3), "intents")
     shares = torch.tensor([[0.2, 0.8], [math.nan, math.nan], [0.6, 0.4]])
     made = scores_of(asked, "goal", [Prediction(intents=shares)] * 6, [Classes(intents=("goal", "trigger"))] * 6)
     assert made.tolist() == pytest.approx([(0.2, 0.0, 0.6)[turn] for (turn,) in asked.places])
+
+    class Silent(Oracle):
+        """Of the turn whose class is the first by name, and of the last."""
+
+        def predict(self, dialogues: Sequence[Dialogue]) -> list[Prediction]:
+            return [replace(each, intents=each.intents.index_fill(0, SILENT, math.nan))
+                    for each in super().predict(dialogues) if each.intents is not None]  # fmt: skip
+
+    figures = evaluate(dialogues(60, annotators=3), lambda train: Silent(), folds=3, resamples=5)["intents"]
+    assert figures["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_the_baseline_learns_words() -> None:

@@ -236,6 +236,19 @@ def test_any_hugging_face_encoder(tmp_path: Path, tune: bool) -> None:
     torch.testing.assert_close(more.model.encoder.state_dict()[name], after[name])
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_texts_without_tokens(tmp_path: Path, special: bool) -> None:
+    """Beside others and alone, whatever a tokenizer sets around them."""
+    folder = tiny_bert(tmp_path / "bert", special=special)
+    made = train([music(n) for n in range(8)], replace(SHORT, epochs=1), replace(SIZES, encoder=str(folder))).model
+    mute = Dialogue("1", (Turn("user", ""), Turn("system", "")))
+    alone, among = made.predict([mute])[0], made.predict([music(1), mute, music(2)])[1]
+    assert alone.begins is not None
+    assert among.begins is not None
+    torch.testing.assert_close(alone.begins, among.begins)
+    assert alone.slots == ()
+
+
 def test_encoders_that_do_not_fit(tmp_path: Path) -> None:
     folder = tiny_bert(tmp_path / "bert")
     some = [music(n) for n in range(4)]

@@ -31,6 +31,7 @@ from tercet.labeling import (
     train,
 )
 from tercet.labeling.model.predictions import task_of
+from tercet.labeling.training import stacking
 
 DIALOGUES = [music(number) for number in range(48)]
 LEARN = TrainingSettings(epochs=15, batch_size=8, held_out=0.0, learning_rate=5e-3)
@@ -183,10 +184,14 @@ class StopAfter(Reporter):
             raise Stopped
 
 
-@pytest.mark.parametrize("buffer", [1000, 10])
-def test_a_resumed_run_makes_the_same_model(tmp_path: Path, buffer: int) -> None:
+@pytest.mark.parametrize(("buffer", "fewest"), [(1000, 4000), (10, 4000), (1000, 20), (10, 20)])
+def test_a_resumed_run_makes_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer: int, fewest: int
+) -> None:
+    monkeypatch.setattr(stacking, "_FEWEST", fewest)
     some = replace(SHORT, epochs=3, buffer=buffer)
     whole = train(DIALOGUES, some, SIZES, out=tmp_path / "whole")
+    assert bool((whole.model.heads.factors != 1).all(1).any()) == (fewest == 20)
     with pytest.raises(Stopped):
         train(lambda: iter(DIALOGUES), some, SIZES, out=tmp_path / "broken", reporter=StopAfter(1))
     with pytest.raises(FileNotFoundError, match="--resume"):

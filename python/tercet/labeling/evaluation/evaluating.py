@@ -245,7 +245,8 @@ class _Task:
         for who, (predictions, classes) in self.systems.items():
             scores = torch.stack([scores_of(self.asked, name, predictions, classes) for name in self.asked.classes])
             if not scores.isnan().any():
-                figures = _figures_of_classes(self.asked, scores.argmax(0).expand_as(self.asked.gold))
+                likeliest = scores.argmax(0).masked_fill(scores.amax(0) == 0, NOTHING)
+                figures = _figures_of_classes(self.asked, likeliest.expand_as(self.asked.gold))
                 made |= {who: figures} if who else figures
         if self.asked.human is not None:
             made["human"] = _figures_of_classes(self.asked, self.asked.human)

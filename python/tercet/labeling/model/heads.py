@@ -6,7 +6,7 @@
     success of the goal at s     sigmoid(<w, (x_s, mean of x_t by membership[s, t])>)
     whole_success                sigmoid(<w, (mean of x_t, largest of x_t)>)
 To the logits of begins, defects, intents, failure_point and whole_success the figures of `Wide` are added, each task's
-times a factor of its own; how much both count is measured after training (`tercet.labeling.training.weighing`). Losses
+times a factor of its own; how much both count is measured after training (`tercet.labeling.training.stacking`). Losses
 are cross-entropies with shares, weighted by learnt uncertainty,
 
     sum over parts k of exp(-u_k) loss_k + u_k / 2
@@ -86,10 +86,10 @@ class Heads(nn.Module):
     """Logits by part; slots and transcription are heads of their own.
 
     Attributes:
-        trust: float32 [parts with ridge, 2], how much what blocks and what ridge say counts; 1 in training.
+        factors: float32 [parts with ridge, 2], how much what blocks and what ridge say counts; 1 in training.
     """
 
-    trust: Tensor
+    factors: Tensor
 
     def __init__(self, dim: int, tasks: Tasks, dropout: float, *, wide: bool) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Heads(nn.Module):
         self.columns = tasks.wide_columns() if wide else {}
         scaled = [*self.columns, *({"whole_success"} & set(tasks.parts) if wide else ())]
         self.scales = nn.ParameterDict({part: nn.Parameter(torch.tensor([4.0, 0.5])) for part in scaled})
-        self.register_buffer("trust", torch.ones(len(scaled), 2))
+        self.register_buffer("factors", torch.ones(len(scaled), 2))
         self.uncertainty = nn.Parameter(torch.zeros(len(tasks.parts)))
 
     def forward(self, turns: Turns, membership: Tensor | None = None) -> dict[str, Tensor]:
@@ -152,7 +152,7 @@ class Heads(nn.Module):
     def _joint(self, part: str, logits: Tensor, figures: Tensor) -> Tensor:
         """What blocks and ridge say together."""
         factor, middle = self.scales[part]
-        blocks, ridge = self.trust[[*self.scales].index(part)]
+        blocks, ridge = self.factors[[*self.scales].index(part)]
         joint: Tensor = blocks * logits + ridge * (factor * (figures - middle))
         return joint
 

@@ -121,10 +121,10 @@ class HuggingFaceEncoder(TextEncoder):
             states.append(out[rows, columns])
             windows.append(chosen)
             tokens.append(index)
+        nothing = torch.zeros(len(batch.lengths), self.vector.in_features // 2)
         if not heads:
-            nothing = torch.zeros(0, self.vector.in_features // 2)
-            return nothing, nothing
-        return in_order(heads, windows), in_order(states, tokens)
+            return nothing, nothing[:0]
+        return nothing.index_copy(0, torch.cat(windows), torch.cat(heads)), in_order(states, tokens)
 
     def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.tune):

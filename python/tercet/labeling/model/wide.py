@@ -1,7 +1,8 @@
 """Ridge regression on the words around an item: what a linear model finds stands beside what the blocks find.
 
 An item is a dialogue or a turn; its features are words and pairs of words, each by whose they are and where they stand,
-weighted (1 + log count) log((1 + items) / (1 + items with it)), each group scaled to length 1. Weights minimise
+and of a turn what is known of it, also crossed with its words. They are weighted (1 + log count) log((1 + items) / (1 +
+items with it)), each group scaled to length 1. Weights minimise
 
     sum over items of w_i |x_i beta - y_i|^2 + penalty |beta|^2
 
@@ -32,7 +33,7 @@ FOLDS = 5
 _STEPS, _TOLERANCE = 60, 1e-4
 _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd: two words, in order
 _SHARE = 0.2
-_CROSSED = 64  # words of a turn, and of what is known of it, that are crossed: no feature for each two of a long text
+_CROSSED_WORDS, _CROSSED_NAMES = 32, 8  # of a turn, that are crossed: no feature for each two of a long text
 _CONSTANT = 3.0  # the value of the feature that all items have: its weight is hardly held back
 
 
@@ -116,22 +117,19 @@ def turn_groups(dialogue: Dialogue) -> list[list[Hashes]]:
 
 
 def _crossed(turn: Turn, known: Sequence[str]) -> list[Hashes]:
-    """Each word with each thing known of the turn, and with each word that components add to it, such as an intent;
-    each word that they repeat, with the one that they added last before it, as in `weather [date : tomorrow]`: whether
-    words and what was made of them go together is in no word alone."""
-    words = words_of(turn.text)[:_CROSSED]
-    said, added, repeated = set(words), dict[str, None](), []
-    for name, trace in turn.traces.items():
-        last = ""
-        for word in words_of(trace.decision or ""):
-            if word in said:
-                repeated.append(f"trace {name} {last} {word}")
-            elif word[0].isalnum():
-                last = word
-                added[f"trace {name} {word}"] = None
-    own, both = _hashes(words), (known, list(added))
-    crosses = [(_hashes(names[:_CROSSED])[:, None] * _FIRST + own * _SECOND).ravel() for names in both]
-    return [*crosses, _hashes(repeated)] if added or known else []
+    """Each word with each thing known of the turn, and with each word that components add to it, such as an intent or
+    the type of an entity: whether words and what was made of them go together is in no word alone."""
+    words = words_of(turn.text)
+    heard = set(words)
+    added = dict.fromkeys(
+        f"trace {name} {word}"
+        for name, trace in turn.traces.items()
+        for word in words_of(trace.decision or "")
+        if word not in heard and word[0].isalnum()
+    )
+    spoken = _hashes(f"{turn.speaker} {word}" for word in words[:_CROSSED_WORDS]) * _SECOND
+    both = known[:_CROSSED_NAMES], list(added)[:_CROSSED_NAMES]
+    return [(_hashes(names)[:, None] * _FIRST + spoken).ravel() for names in both]
 
 
 class Wide(nn.Module):

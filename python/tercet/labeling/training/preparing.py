@@ -25,7 +25,7 @@ from tercet.labeling.settings import ModelSettings, TrainingSettings
 
 Source = Callable[[], Iterable[Dialogue]]
 _PENALTIES, _TURN_PENALTIES = (1.0, 2.0, 4.0), (1.0, 4.0)
-_RUNS = 4  # of neighbours in a fold
+_FOLD_RUNS = 4  # of neighbours
 
 
 def source_of(dialogues: Sequence[Dialogue] | Callable[[], Iterable[Dialogue]]) -> Source:
@@ -147,7 +147,13 @@ def fit_wide(
 def _folds(num_dialogues: int) -> Tensor:
     """The fold of each dialogue. Neighbours in a log are alike, such as one user's, or one sentence that two say: they
     stay together, or weights that were fitted to one would tell the other better than any that is new."""
-    return torch.arange(num_dialogues) // max(1, num_dialogues // (_RUNS * FOLDS)) % FOLDS
+    runs = [run_of(place, num_dialogues, _FOLD_RUNS * FOLDS) for place in range(num_dialogues)]
+    return torch.tensor(runs, dtype=torch.int64) % FOLDS
+
+
+def run_of(place: int, num_dialogues: int, runs: int) -> int:
+    """The run of neighbours that a dialogue belongs to, of so many equally long ones and what is over."""
+    return place // max(1, num_dialogues // runs)
 
 
 def _stacked(values: Sequence[object], sizes: Sequence[int] | None) -> Tensor:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tercet.labeling.model.tagging import given_before
 from tercet.labeling.settings import ModelSettings, TrainingSettings
 from tercet.labeling.training.gates import Steering, meet_target
 from tercet.labeling.training.preparing import Source, Survey, batches_of, fit_wide, is_held_out
-from tercet.labeling.training.weighing import keeps_apart, weigh
+from tercet.labeling.training.stacking import hidden, is_apart, stack
 from tercet.labeling.trust.calibrating import Calibration, calibrate
 
 _RISE = 0.1  # share of the steps over which the learning rate rises
@@ -92,7 +93,7 @@ class Reporter:
 class Run:
     """A run of training between its epochs; `snapshot` and `restore` are all that checkpoints need.
 
-    Subclasses learn other tasks: `survey`, `examples` and `identity` say which.
+    Subclasses learn other tasks: `surveyed`, `examples` and `calibrated` say which.
     """
 
     name = "tercet.labeling.train"
@@ -119,7 +120,7 @@ class Run:
             take_over(self.model, start)
         self.ready = self._prepare()
         self.optimizer = optimizer(self.model, settings)
-        self.steps = -(-sum(map(self.teaches, range(self.survey.dialogues))) // settings.batch_size) * settings.epochs
+        self.steps = -(-self.survey.dialogues // settings.batch_size) * settings.epochs
         self.history: list[Epoch] = []
         learnt = self.sizes.gates == "learnt"
         self.steering = Steering(self.model.encoder, settings.target_compute) if learnt else None
@@ -150,27 +151,30 @@ class Run:
         return first if few else None
 
     def examples(self, epoch: int) -> Iterator[Example]:
-        """Those of an epoch, in the order of the data."""
-        return self._made(self.teaches)
+        """Those of an epoch, in the order of the data; some hide labels from the blocks (`stacking`)."""
+        for place, example in self._prepared(lambda place: True):
+            yield hidden(example, self.model.heads.scales) if self.is_apart(place) else example
 
-    def _made(self, chosen: Callable[[int], bool]) -> Iterator[Example]:
-        """Those at the chosen places."""
+    def is_apart(self, place: int) -> bool:
+        """Whether the dialogue at this place hides from the blocks what ridge learns too."""
+        return bool(self.model.heads.scales) and is_apart(place, self.survey.dialogues)
+
+    def _prepared(self, chosen: Callable[[int], bool]) -> Iterator[tuple[int, Example]]:
+        """The examples at the chosen places."""
         if self.ready is not None:
-            yield from (example for place, example in enumerate(self.ready) if chosen(place))
+            yield from ((place, example) for place, example in enumerate(self.ready) if chosen(place))
             return
-        for dialogue in (dialogue for place, dialogue in enumerate(self.learnt()) if chosen(place)):
-            figures = self._figures.get(dialogue.id)
-            example = self.model.prepare(dialogue, learn=True, consensus=self.consensus, wide=figures is None)
-            yield replace(example, figures=figures or self.model.figures_of(example))
-
-    def teaches(self, place: int) -> bool:
-        """Whether the blocks learn from the dialogue at this place; ridge learns from all."""
-        return not (self.model.heads.scales and keeps_apart(place, self.survey.dialogues))
+        for place, dialogue in enumerate(self.learnt()):
+            if chosen(place):
+                figures = self._figures.get(dialogue.id)
+                example = self.model.prepare(dialogue, learn=True, consensus=self.consensus, wide=figures is None)
+                yield place, replace(example, figures=figures or self.model.figures_of(example))
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with the run that resumes it."""
-        return {**asdict(self.settings), **asdict(self.sizes), "data": self.survey.digest}
+        version = {"version": storage.VERSION}
+        return {**asdict(self.settings), **asdict(self.sizes), **version, "data": self.survey.digest}
 
     def snapshot(self) -> Checkpoint:
         """All that the next epoch depends on."""
@@ -200,8 +204,9 @@ class Run:
                 save_checkpoint(folder, self.snapshot())
         self.model.eval()
         share = 1.0 if self.steering is None else self.meet_target()
-        if self.model.heads.scales:
-            weigh(self.model, self._made(lambda place: not self.teaches(place)))
+        if any(map(self.is_apart, range(self.survey.dialogues))):
+            apart = (example for _, example in self._prepared(self.is_apart))
+            stack(self.model, islice(apart, self.settings.buffer), self.settings.batch_size)
         calibration = self.calibrated()
         if folder is not None:
             facts = {"training": asdict(self.settings), "dialogues": self.survey.dialogues, "compute_share": share}
