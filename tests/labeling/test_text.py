@@ -126,7 +126,8 @@ def test_a_spans_probability_is_as_it_is_defined(seed: int, counts: list[int]) -
         else pytest.approx(float(given_kinds[place, path[place - 1] if same_turn[place] else 0, 0]))
         for place, kind in enumerate(path)
     ]
-    assert spans_of(kinds, names, torch.from_numpy(turn)) == (wanted, rest)
+    found, outside = spans_of(kinds, names, torch.from_numpy(turn))
+    assert (found, outside.tolist()) == (wanted, rest)
     own = given_before(kinds, torch.tensor(path), torch.from_numpy(turn))
     for place, row in enumerate(own):
         before = path[place - 1] if same_turn[place] else OUTSIDE

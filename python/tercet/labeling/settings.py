@@ -22,7 +22,7 @@ class ModelSettings:
             the parts of a turn, and over the turns of a dialogue; a dialogue without layers knows no other turns.
         max_words: the most different words that have a vector of their own.
         max_tokens: of a text; longer ones are read in overlapping windows.
-        wide: whether a ridge regression on word n-grams stands beside the blocks.
+        wide: whether a ridge regression on words and what is known of turns stands beside the blocks.
         encoder: the directory of a Hugging Face encoder with its fast tokenizer, in the place of the small text
             encoder; None: the small one.
         tune_encoder: whether that encoder is trained too, or stays as it is.

@@ -64,8 +64,9 @@ def _slots(tasks: Tasks, batch: Batch, logits: dict[str, Tensor], fields: list[d
         found[dialogue].append((slot, sure))
     rest = np.ones(ends[-1])
     np.multiply.at(rest, batch.token_turn.numpy(), outside)
-    for field, own, none in zip(fields, found, torch.from_numpy(rest).float().split(batch.sizes.tolist()), strict=True):
-        field["slots"], field["no_slot"] = tuple(own), none
+    no_slot = torch.from_numpy(rest).float().split(batch.sizes.tolist())
+    for field, own, left in zip(fields, found, no_slot, strict=True):
+        field["slots"], field["no_slot"] = tuple(own), left
 
 
 def _transcription(tasks: Tasks, batch: Batch, shares: Tensor, choice: Tensor, fields: list[dict[str, Any]]) -> None:

@@ -65,7 +65,9 @@ def given_before(logits: Tensor, kinds: Tensor, turn: Tensor) -> Tensor:
     return given
 
 
-def spans_of(kinds: Tensor, names: Tensor, turn: Tensor) -> tuple[list[tuple[int, int, int, float]], list[float]]:
+def spans_of(
+    kinds: Tensor, names: Tensor, turn: Tensor
+) -> tuple[list[tuple[int, int, int, float]], npt.NDArray[np.float64]]:
     """The slots of tokens, the likeliest kind of each given the one before: (first token, end, number of the name,
     probability); and how likely each token is outside where that is likeliest, else 1.
 
@@ -76,7 +78,7 @@ def spans_of(kinds: Tensor, names: Tensor, turn: Tensor) -> tuple[list[tuple[int
     begins = np.diff(turn.numpy(), prepend=-1) != 0
     chosen, before = _likeliest_kinds(shares.argmax(2), begins)
     sure = shares[np.arange(len(chosen)), before, chosen]
-    outside = np.where(chosen == OUTSIDE, sure, 1.0).tolist()
+    outside = np.where(chosen == OUTSIDE, sure, 1.0)
     first = np.flatnonzero(chosen == FIRST)
     if not len(first):
         return [], outside
@@ -104,7 +106,8 @@ def _likeliest_kinds(
     likely[likely[:, OUTSIDE] == FURTHER, OUTSIDE] = FIRST
     chosen, before = np.full((2, len(likely)), OUTSIDE)
     reached = 0
-    for place in np.flatnonzero(likely[:, OUTSIDE] != OUTSIDE).tolist():  # from OUTSIDE on only these lead elsewhere
+    # After a token outside, those that are likeliest outside stay so: they are passed over.
+    for place in np.flatnonzero(likely[:, OUTSIDE] != OUTSIDE).tolist():
         if place < reached:
             continue
         kind, reached = OUTSIDE, place

@@ -30,7 +30,8 @@ def train(
 
     Of each dialogue, a task is learnt from `labels`, where it is there, else from what annotators say: as the share of
     those who say so, counted by their confidence where they have any, or as their consensus. What is in neither is not
-    learnt from that dialogue.
+    learnt from that dialogue. Of 4,000 dialogues and more a tenth teaches ridge regression alone, where it does a task,
+    and says how much it and the blocks count.
 
     The same arguments give the same model bit for bit on one machine and number of threads, also when the run was
     broken and resumed. Global random state is left as it was.
