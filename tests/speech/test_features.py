@@ -81,18 +81,20 @@ def test_a_stream_in_pieces_gives_the_features_of_the_whole(seed: int, pieces: l
     torch.testing.assert_close(torch.cat(rows, 1), features(samples), atol=1e-4, rtol=1e-4)
 
 
-def test_a_long_stream_keeps_its_mean() -> None:
-    """After hours a frame is small beside the sum: float32 would lose a part of each."""
+@pytest.mark.parametrize("before", [2**23, 2**26, 2**31 - 2000])
+def test_a_long_stream_keeps_its_mean(before: int) -> None:
+    """After hours a frame is small beside the sum, after days four are beside their count: float32 would lose a part
+    of the one and all of the others."""
     features, piece = LogMel(), noise(FRAME, 7)[None]
     _, state = features.step(piece, features.initial_state(1))
     of_piece = features.log_mel(torch.cat([state.tail, piece], 1))[0].double().sum(0)
-    hours = 2.0**23  # log-mel frames that were heard
-    state = FeatureState(state.tail, hours * of_piece[None] / STACK, torch.tensor([hours]))
+    state = FeatureState(state.tail, before * of_piece[None] / STACK, torch.tensor([before]))
     for _ in range(1000):
         _, state = features.step(piece, state)
-    wanted = hours * of_piece / STACK + 1000 * of_piece
+    wanted = before * of_piece / STACK + 1000 * of_piece
     torch.testing.assert_close(state.total[0], wanted, rtol=0, atol=0.01)
-    assert state.count.tolist() == [hours + 4000]
+    assert state.count.dtype == torch.int64
+    assert state.count.tolist() == [before + 4000]
 
 
 def test_normalisation_is_the_running_mean_with_a_prior() -> None:

@@ -17,7 +17,7 @@ from tercet.speech import DigitRecognizer, ModelSettings, Stream, evaluate, meas
 from tercet.speech.decode import greedy
 from tercet.speech.digits import BLANK
 from tercet.speech.evaluating import Evaluation, word_errors
-from tercet.speech.features import BINS, FRAME, STACK
+from tercet.speech.features import BINS, FRAME, SILENCE, STACK
 from tercet.speech.transcribing import transcribe
 
 SIZES = ModelSettings(dim=16, num_layers=3, num_heads=2, feed_forward_dim=32, window=5, context=3)
@@ -123,12 +123,13 @@ def test_figures_of_an_evaluation_are_those_of_its_strings() -> None:
     found = evaluate(model, strings)
     errors, shares, speech = [], [], []
     for string in strings:
-        rows = model.features(torch.from_numpy(string.samples)[None])
+        silence = torch.zeros(SILENCE * FRAME)  # behind the string's own end
+        rows = model.features(torch.cat([torch.from_numpy(string.samples), silence])[None])
         with torch.inference_mode():
             log_probs, _, total = model(rows, torch.zeros(rows.shape[:2], dtype=torch.bool))
         errors.append(word_errors(string.digits, greedy(log_probs[0].numpy(), BLANK)))
         shares.append((int(total.spent.sum()), int(total.dense.sum())))
-        marks = torch.from_numpy(string.speech)
+        marks = torch.nn.functional.pad(torch.from_numpy(string.speech), (0, SILENCE))
         speech.append((int(total.spent[0, marks].sum()), int(total.dense[0, marks].sum())))
     assert found.errors.tolist() == errors
     assert list(zip(found.spent.tolist(), found.dense.tolist(), strict=True)) == shares
@@ -138,6 +139,21 @@ def test_figures_of_an_evaluation_are_those_of_its_strings() -> None:
     assert len(part.words) == sum(string.snr == 0 for string in strings)
     both = Evaluation(*(np.array([a, b]) for a, b in [(1, 2), (4, 6), (3, 1), (5, 5), (1, 0), (2, 2)]))
     assert (both.word_error_rate, both.compute_share, both.compute_share_speech) == (0.3, 0.4, 0.25)
+
+
+def test_an_evaluation_hears_what_a_transcript_hears() -> None:
+    """Of strings of many lengths, side by side; also digits that are named only behind a string's end."""
+    pytest.importorskip("jiwer", reason="jiwer is not installed (extra `speech`)")
+    strings = strings_to_test(tones(), "ann", (30.0, 0.0)) + strings_to_test(tones(), "bob", (10.0,))
+    late = 0
+    for seed in range(3):
+        model = recognizer(seed)
+        heard = [transcribe(model, torch.from_numpy(string.samples)).digits for string in strings]
+        errors = [word_errors(string.digits, digits) for string, digits in zip(strings, heard, strict=True)]
+        assert evaluate(model, strings).errors.tolist() == errors
+        for string, digits in zip(strings, heard, strict=True):
+            late += Stream(model).hear(torch.from_numpy(string.samples)) != digits
+    assert late
 
 
 @pytest.mark.parametrize(
@@ -190,6 +206,46 @@ def test_a_finished_stream_has_said_what_a_transcript_says(seed: int, count: int
     assert said == stream.digits == found.digits
     assert not len(stream.waiting)
     assert torch.equal(stream.gates[:, :, -3:], found.gates[:, :, -3:])
+
+
+def test_many_frames_in_one_call_are_the_whole_recording() -> None:
+    """More than the window and both ends' convolutions reach back, and as many behind."""
+    model, samples = recognizer(14), sound(45, 6)
+    with torch.inference_mode():
+        rows = model.features(samples[None])
+        wanted, cost, _ = model(rows, torch.zeros(1, 45, dtype=torch.bool))
+        stream = Stream(model)
+        got = [stream.log_probs(samples[: 5 * FRAME]), stream.log_probs(samples[5 * FRAME :])]
+    torch.testing.assert_close(torch.cat(got), wanted[0], atol=1e-4, rtol=1e-4)
+    assert torch.equal(stream.gates, cost.gates[:, :, 0, 5:])
+    other = Stream(model)
+    assert other.hear(samples[: 40 * FRAME]) == greedy(wanted[0, :40].numpy(), BLANK)
+    assert torch.equal(other.gates, cost.gates[:, :, 0, :40])
+
+
+def test_a_buffer_may_be_used_again_after_each_call() -> None:
+    model, samples = recognizer(15), sound(6, 7)
+    stream, other, buffer = Stream(model), Stream(model), torch.empty(500)
+    for part in samples.split(500):
+        own = buffer[: len(part)]
+        own.copy_(part)
+        assert stream.hear(own) == other.hear(part.clone())
+        assert torch.equal(stream.gates, other.gates)
+        buffer.fill_(0.9)
+    assert torch.equal(stream.waiting, other.waiting)
+    assert torch.equal(stream.features.total, other.features.total)
+
+
+def test_a_model_in_training_mode_is_refused() -> None:
+    model, strings = recognizer(16).train(), strings_to_test(tones(), "ann", (30.0,))[:1]
+    for name, ask in (
+        ("Stream", lambda: Stream(model)),
+        ("Stream", lambda: measure_latency(model, strings)),
+        ("transcribe", lambda: transcribe(model, sound(1, 1))),
+        ("evaluate", lambda: evaluate(model, strings)),
+    ):
+        with pytest.raises(RuntimeError, match=rf"tercet\.speech\.{name}: .* call model\.eval\(\) first"):
+            ask()
 
 
 @pytest.mark.parametrize(

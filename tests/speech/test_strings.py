@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from spoken import tones, write_tones
 from tercet.speech.decode import collapse
 from tercet.speech.digits import BLANK, Clips, read_clips, resize, trim
 from tercet.speech.features import FRAME, HOP
-from tercet.speech.strings import MOST_SILENCE, NOISES, StringMaker, collate, strings_to_test
+from tercet.speech.strings import MOST_SILENCE, NOISES, TEST_SEED, StringMaker, collate, strings_to_test
 
 
 @given(
@@ -83,6 +84,60 @@ def test_every_clip_is_said_once_at_each_ratio() -> None:
     assert all(np.array_equal(a.samples, b.samples) for a, b in zip(strings, again, strict=True))
 
 
+def test_the_same_strings_stand_at_each_ratio() -> None:
+    """Digits, pauses and gain; the kinds of noise go round."""
+    strings = strings_to_test(tones(), "ann", (300.0, 20.0, 5.0))
+    count = len(strings) // 3
+    clean, *others = (strings[first : first + count] for first in range(0, 3 * count, count))
+    for others_of_ratio in others:
+        for string, other in zip(clean, others_of_ratio, strict=True):
+            assert string.digits == other.digits
+            assert np.array_equal(string.speech, other.speech)
+            assert np.array_equal(string.symbols, other.symbols)
+            speech, heard = string.samples.astype(np.float64), other.samples.astype(np.float64)
+            gain = (speech @ heard) / (speech @ speech)  # noise is no part of speech, but for chance
+            assert gain == pytest.approx(1, abs=0.15)
+    assert [string.noise for string in strings] == [NOISES[place % len(NOISES)] for place in range(3 * count)]
+    other = strings_to_test(tones(), "ann", (300.0,), seed=1)
+    assert [string.digits for string in other] != [string.digits for string in clean]
+
+
+def test_noise_of_tests_is_not_that_of_training() -> None:
+    clips, snrs = tones(), (-60.0, 300.0)
+    tested = strings_to_test(clips, "ann", snrs)
+    trained = StringMaker(clips.to_test("ann"), clips).every_clip_once(TEST_SEED, snrs)
+    kinds = set()
+    for test, train in zip(tested, trained, strict=True):
+        assert (test.digits, test.noise) == (train.digits, train.noise)
+        a, b = test.samples.astype(np.float64), train.samples.astype(np.float64)
+        likeness = (a @ b) / np.sqrt((a @ a) * (b @ b))
+        if test.snr == 300:
+            assert likeness == pytest.approx(1)
+        else:
+            assert abs(likeness) < 0.9
+            kinds.add(test.noise)
+    assert kinds == set(NOISES)
+
+
+def test_babble_leaves_the_speaker_out() -> None:
+    clips = tones()
+    silent = [
+        np.zeros_like(clip) if name == "ann" else clip for clip, name in zip(clips.audio, clips.speakers, strict=True)
+    ]
+
+    def heard(others: Clips, speaker: str) -> np.ndarray:
+        own = np.flatnonzero(clips.speakers == speaker)[:3]
+        maker = StringMaker(clips, others)
+        return maker.string(np.random.default_rng(4), own, clips, 0.0, "babble").samples
+
+    without = replace(clips, audio=silent)
+    assert np.array_equal(heard(clips, "ann"), heard(without, "ann"))
+    assert not np.array_equal(heard(clips, "bob"), heard(without, "bob"))
+    alone = clips.where(clips.speakers == "ann")  # with no one else, the speaker's own clips
+    string = StringMaker(alone).string(np.random.default_rng(4), np.arange(3), alone, 0.0, "babble")
+    assert np.isfinite(string.samples).all()
+
+
 def test_training_batches_are_a_function_of_seed_and_epoch() -> None:
     def make(seed: int, epoch: int) -> list[torch.Tensor]:
         maker = StringMaker(tones(), speeds=(0.9, 1.0))
@@ -142,6 +197,10 @@ def test_a_file_is_read_split_and_scaled(tmp_path: Path) -> None:
     assert len(clips.to_train(None)) + len(clips.to_test(None)) == 60
     with pytest.raises(ValueError, match=r"must be one of ann, bob, cy, got 'dan'"):
         clips.to_train("dan")
+    alone = clips.where(clips.speakers == "ann")
+    with pytest.raises(ValueError, match="'ann' cannot be held out: no other speaker is left to learn from"):
+        alone.to_train("ann")
+    assert len(alone.to_test("ann")) == 20
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,14 @@ class Clips:
         return Clips(audio, self.digits[places], self.speakers[places], self.test[places])
 
     def to_train(self, hold_out: str | None) -> Clips:
-        """All clips of the other speakers; without a speaker to hold out, those that are not of the test split."""
-        return self.where(~self.test if hold_out is None else self.speakers != self._speaker(hold_out))
+        """All clips of the other speakers; without a speaker to hold out, those that are not of the test split.
+
+        Raises:
+            ValueError: there is no such speaker, or no other.
+        """
+        if hold_out is not None and self.names() == [self._speaker(hold_out)]:
+            raise ValueError(f"{hold_out!r} cannot be held out: no other speaker is left to learn from")
+        return self.where(~self.test if hold_out is None else self.speakers != hold_out)
 
     def to_test(self, hold_out: str | None) -> Clips:
         """All clips of the speaker; without one, those of the test split."""

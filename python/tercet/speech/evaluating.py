@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 
 from tercet.speech.decode import beam_search, greedy
 from tercet.speech.digits import BLANK, WORDS
-from tercet.speech.features import FRAME, RATE
-from tercet.speech.model import DigitRecognizer
+from tercet.speech.features import FRAME, HOP, RATE, silence_behind
+from tercet.speech.model import DigitRecognizer, check_evaluating
 from tercet.speech.streaming import Stream
 from tercet.speech.strings import DigitString, collate
 
@@ -92,7 +92,8 @@ def word_errors(said: Sequence[int], heard: Sequence[int]) -> int:
 
 @torch.inference_mode()
 def evaluate(model: DigitRecognizer, strings: Sequence[DigitString], *, beam: int | None = None) -> Evaluation:
-    """Recognise the strings and count.
+    """Recognise the strings, each with the silence behind its end that `transcribe` hears, and count; compute of that
+    silence counts too, though not as speech.
 
     Args:
         model: in evaluation mode.
@@ -100,15 +101,17 @@ def evaluate(model: DigitRecognizer, strings: Sequence[DigitString], *, beam: in
         beam: width of prefix beam search; None: greedy.
 
     Raises:
-        ValueError: there are no strings. ImportError: jiwer is missing (extra `speech`).
+        ValueError: there are no strings. RuntimeError: the model is in training mode. ImportError: jiwer is missing
+            (extra `speech`).
     """
+    check_evaluating("tercet.speech.evaluate", model)
     if not strings:
         raise ValueError("tercet.speech.evaluate: strings must be at least one, got none")
     rows = np.zeros((6, len(strings)), np.int64)
     by_length = sorted(range(len(strings)), key=lambda place: len(strings[place].samples))
     for first in range(0, len(strings), _BATCH):
         places = by_length[first : first + _BATCH]
-        batch = collate([strings[place] for place in places])
+        batch = collate([_to_its_end(strings[place]) for place in places])
         log_probs, _, total = model(model.features(batch.samples), batch.padding())
         speech = batch.speech
         sums = [total.spent, total.dense, total.spent * speech, total.dense * speech]
@@ -121,11 +124,19 @@ def evaluate(model: DigitRecognizer, strings: Sequence[DigitString], *, beam: in
     return Evaluation(*rows)
 
 
+def _to_its_end(string: DigitString) -> DigitString:
+    """The string with `silence_behind` it."""
+    samples = np.pad(string.samples, (0, silence_behind(len(string.samples))))
+    speech = np.pad(string.speech, (0, len(samples) // FRAME - len(string.speech)))
+    symbols = np.pad(string.symbols, (0, len(samples) // HOP - len(string.symbols)), constant_values=BLANK)
+    return replace(string, samples=samples, speech=speech, symbols=symbols)
+
+
 def measure_latency(model: DigitRecognizer, strings: Sequence[DigitString]) -> Latency:
     """Stream the strings frame by frame, each in a stream of its own, in one thread; the first goes before, unmeasured.
 
     Raises:
-        ValueError: there are no strings.
+        ValueError: there are no strings. RuntimeError: the model is in training mode.
     """
     if not strings:
         raise ValueError("tercet.speech.measure_latency: strings must be at least one, got none")

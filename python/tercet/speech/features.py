@@ -76,7 +76,7 @@ def mel_filters() -> Tensor:
 @dataclass
 class FeatureState:
     """What a stream of features keeps: `tail` [B, 120] the last samples, `total` float64 [B, 24] the sum of log-mel
-    frames, which stays exact over hours, `count` [B] how many they were."""
+    frames, which stays exact over hours, `count` int64 [B] how many they were."""
 
     tail: Tensor
     total: Tensor
@@ -116,7 +116,7 @@ class LogMel(nn.Module):
         """Silence before, nothing heard."""
         zeros = self.mean.new_zeros
         total = zeros(batch_size, BINS, dtype=torch.float64)
-        return FeatureState(zeros(batch_size, WINDOW - HOP), total, zeros(batch_size))
+        return FeatureState(zeros(batch_size, WINDOW - HOP), total, zeros(batch_size, dtype=torch.int64))
 
     def step(self, samples: Tensor, state: FeatureState) -> tuple[Tensor, FeatureState]:
         """[B, k * FRAME] samples -> [B, k, STACK * BINS] and the state after them.

@@ -72,6 +72,12 @@ class Recognition(NamedTuple):
     total: Spent
 
 
+def check_evaluating(op: str, model: nn.Module) -> None:
+    """Raises RuntimeError where a model is in training mode, in which it draws gates; `op` is who asks."""
+    if model.training:
+        raise RuntimeError(f"{op}: the model is in training mode, in which gates are drawn; call model.eval() first")
+
+
 class CausalConvolution(nn.Conv1d):
     """A convolution of each channel over the frames so far: [B, t, dim] -> [B, t, dim]."""
 

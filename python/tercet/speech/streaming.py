@@ -8,7 +8,7 @@ from torch import Tensor
 from tercet.speech.decode import collapse
 from tercet.speech.digits import BLANK
 from tercet.speech.features import FRAME, checked_samples, silence_behind
-from tercet.speech.model import DigitRecognizer
+from tercet.speech.model import DigitRecognizer, check_evaluating
 
 
 class Stream:
@@ -20,14 +20,18 @@ class Stream:
     Attributes:
         digits: all that was said so far.
         gates: bool [num_layers, 2, frames] of the last call: which blocks ran.
+
+    Raises:
+        RuntimeError: the model is in training mode.
     """
 
     def __init__(self, model: DigitRecognizer) -> None:
+        check_evaluating("tercet.speech.Stream", model)
         self.model = model
         self.features = model.features.initial_state(1)
         self.encoder = model.encoder.initial_state(1)
-        self.before: list[Tensor] | None = None  # of the front end's convolutions, and of the back end's
-        self.heard: list[Tensor] | None = None
+        self.front_end_cache: list[Tensor] | None = None  # what convolutions need before the next frames
+        self.back_end_cache: list[Tensor] | None = None
         self.waiting = torch.zeros(0)
         self.last: int | None = None
         self.digits: tuple[int, ...] = ()
@@ -44,7 +48,7 @@ class Stream:
         samples = checked_samples("tercet.speech.Stream", samples)
         samples = torch.cat([self.waiting, samples]) if len(self.waiting) else samples
         whole = len(samples) // FRAME * FRAME
-        self.waiting = samples[whole:]
+        self.waiting = samples[whole:].clone()  # the caller may use the samples' memory again
         path = self.log_probs(samples[:whole]).argmax(-1).tolist()
         said = collapse(path, BLANK, self.last)
         self.last = path[-1] if path else self.last
@@ -58,8 +62,8 @@ class Stream:
     def log_probs(self, samples: Tensor) -> Tensor:
         """Of whole frames: [k FRAME] samples -> [k, 11]."""
         rows, self.features = self.model.features.step(samples[None], self.features)
-        frames, self.before = self.model.front_end(rows, self.before)
+        frames, self.front_end_cache = self.model.front_end(rows, self.front_end_cache)
         encoded, self.encoder = self.model.encoder.step(frames, self.encoder)
         self.gates = self.encoder.gates[:, :, 0]
-        log_probs, self.heard = self.model.back_end(encoded, self.heard)
+        log_probs, self.back_end_cache = self.model.back_end(encoded, self.back_end_cache)
         return log_probs[0]

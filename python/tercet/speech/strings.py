@@ -12,8 +12,8 @@ A string is 3 to 7 clips of one speaker, with pauses before, between and behind:
 
 `training_batches` draws everything; which of several copies of the clips, some faster and some slower, a string is made
 from; and a tilt of the spectrum, s[n] - a s[n - 1] with a uniform in -0.9..0.6, as between one microphone and another
-(up to 12 dB from the lowest frequency to the highest). `every_clip_once` takes each clip once at each of some
-signal-to-noise ratios, in a drawn order, and goes round the kinds of noise.
+(up to 12 dB from the lowest frequency to the highest). `every_clip_once` takes each clip once, in a drawn order, the
+same strings at each of some signal-to-noise ratios, and goes round the kinds of noise.
 """
 
 from __future__ import annotations
@@ -151,11 +151,12 @@ class StringMaker:
         return [collate(strings[first : first + batch_size]) for first in order]
 
     def every_clip_once(self, seed: int, snrs: Sequence[float]) -> list[DigitString]:
-        """Every clip once at each ratio, speaker by speaker; only what is over after cutting makes a shorter string."""
+        """Every clip once at each ratio, speaker by speaker; only what is over after cutting makes a shorter string.
+        The strings of one ratio are those of another, digits, pauses and gain, in noise of another level or kind."""
         strings: list[DigitString] = []
-        for level, snr in enumerate(snrs):
+        for snr in snrs:
             for number, places in enumerate(self.of_speaker.values()):
-                rng = np.random.default_rng([seed, level, number])
+                rng = np.random.default_rng([seed, number])
                 order, start = rng.permutation(places), 0
                 while start < len(order):
                     length = int(rng.integers(SHORTEST, LONGEST + 1))

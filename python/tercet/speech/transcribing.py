@@ -11,7 +11,7 @@ from torch import Tensor
 from tercet.speech.decode import beam_search, greedy
 from tercet.speech.digits import BLANK
 from tercet.speech.features import checked_samples, silence_behind
-from tercet.speech.model import DigitRecognizer
+from tercet.speech.model import DigitRecognizer, check_evaluating
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def transcribe(model: DigitRecognizer, samples: Tensor, *, beam: int | None = No
 
     Raises:
         TypeError: samples are not of a floating dtype. ValueError: they have another shape, or values that are not
-            finite or beyond 1e3.
+            finite or beyond 1e3. RuntimeError: the model is in training mode.
     """
+    check_evaluating("tercet.speech.transcribe", model)
     samples = checked_samples("tercet.speech.transcribe", samples)
     rows = model.features(F.pad(samples[None], (0, silence_behind(len(samples)))))
     log_probs, cost, total = model(rows, torch.zeros(rows.shape[:2], dtype=torch.bool))
