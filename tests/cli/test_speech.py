@@ -103,7 +103,7 @@ def test_every_setting_reaches_the_run(folder: Path) -> None:
         "gates": "learnt",
     }
     settings = {
-        "cost_weight": 0.5, "target_compute": None, "warm_up": 0.5, "ramp": 0.1, "settle": 0.5, "temperature": 2.0,
+        "cost_weight": 0.5, "target_compute": None, "warm_up": 0.25, "ramp": 0.2, "settle": 0.4, "temperature": 2.0,
         "last_temperature": 0.5, "epochs": 2, "batches": 1, "batch_size": 3, "short": 0.5, "learning_rate": 0.01,
         "weight_decay": 0.02, "lowest_snr": 1.0, "highest_snr": 9.0, "masked_bins": 2, "mode": "compact", "seed": 3,
         "checkpoint_every": 1,
@@ -179,6 +179,27 @@ def test_plot_draws_compute_and_blocks(folder: Path) -> None:
     assert sorted(path.name for path in (folder / "pictures").iterdir()) == ["blocks.png", "compute.png"]
     assert [path.name for path in (folder / "one").iterdir()] == ["blocks.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (folder / "pictures").iterdir())
+
+
+def test_plot_compares_models_of_other_sizes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares are of the first model's multiply-adds, labels the paths as they were given."""
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `plot`)")
+    run("train", "--data", folder / "tones.npz", "--out", folder / "wide", *SIZES[2:], "--dim", 32, *SHORT,
+        "--gates", "on", "--hold-out", "ann")  # fmt: skip
+    drawn, models = [], [folder / "gated", folder / "wide", folder / "cli" / ".." / "gated"]
+    (folder / "cli").mkdir()
+    monkeypatch.setattr("tercet.cli.speech.plot_compute", lambda points, path, **more: drawn.append((points, more)))
+    asked = [part for model in models for part in ("--model", model)]
+    run("plot", *asked, "--out", folder / "compared", "--data", folder / "tones.npz", "--snr", 20)
+    ((points, more),) = drawn
+    strings = strings_to_test(read_clips(folder / "tones.npz"), "ann", (20.0,))
+    found = [evaluate(load_model(model), strings) for model in models]
+    assert [point.label for point in points] == [str(model) for model in models]
+    shares = [one.spent.sum() / found[0].dense.sum() for one in found]
+    assert [point.compute_share for point in points] == pytest.approx(shares)
+    assert shares[1] > 1.2
+    assert [point.word_error_rate for point in points] == [one.word_error_rate for one in found]
+    assert more["whole"] == f"those of {models[0]} with every block on"
 
 
 def errors(capsys: pytest.CaptureFixture[str], *args: object) -> str:

@@ -24,7 +24,7 @@ from tercet.speech import (
 )
 from tercet.speech.model import Spent, fixed_cost
 from tercet.speech.run import Run
-from tercet.speech.storage import load_config, load_model
+from tercet.speech.storage import VERSION, load_config, load_model
 
 SIZES = ModelSettings(dim=16, num_layers=2, num_heads=2, feed_forward_dim=32, window=8, context=3)
 TINY = TrainingSettings(cost_weight=0.3, epochs=6, batches=3, batch_size=4, warm_up=0.3, checkpoint_every=2)
@@ -191,6 +191,11 @@ def test_the_loss_of_tones_falls() -> None:
         ({"target_compute": 0.0}, "target_compute must be above 0 and at most 1, got 0.0"),
         ({"target_compute": 0.4, "cost_weight": 1.0}, "give cost_weight or target_compute, not both"),
         ({"lowest_snr": 20.0, "highest_snr": 10.0}, "lowest_snr must be at most highest_snr, got 20.0 and 10.0"),
+        ({"lowest_snr": float("-inf")}, "lowest_snr must be finite, got -inf"),
+        ({"highest_snr": float("inf")}, "highest_snr must be finite, got inf"),
+        ({"lowest_snr": float("nan")}, "lowest_snr must be finite, got nan"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": 0.5}, "seed must be an integer of at least 0, got 0.5"),
         ({"masked_bins": 25}, r"masked_bins must be in 0\.\.24, got 25"),
         ({"mode": "sparse"}, "mode must be one of dense, compact, got 'sparse'"),
     ],
@@ -221,9 +226,25 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         train(tones(), TINY, SIZES, resume=True)
     with pytest.raises(ValueError, match=r"must be one of ann, bob, cy, got 'dan'"):
         train(tones(), TINY, SIZES, hold_out="dan")
+    with pytest.raises(ValueError, match="no other speaker is left to learn from"):
+        train(tones().to_test("ann"), TINY, SIZES, hold_out="ann")
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="the model directory must be empty"):
         train(tones(), TINY, SIZES, out=tmp_path)
+
+
+@pytest.mark.parametrize("change", [{}, {"cost_weight": 0.0, "target_compute": 0.5}], ids=["weight", "target"])
+def test_arbitrators_need_steps_to_learn_in(change: dict[str, object]) -> None:
+    crowded = replace(TINY, epochs=1, warm_up=0.5, ramp=0.25, settle=0.5, **change)
+    message = r"warm_up \+ ramp \+ settle must be at most 1, .* got 0\.5 \+ 0\.25 \+ 0\.5"
+    with pytest.raises(ValueError, match=message):
+        train(tones(), crowded, SIZES)
+    for fine, sizes in (
+        (replace(crowded, settle=0.25), SIZES),  # just full, as the defaults are
+        (replace(crowded, cost_weight=0.0, target_compute=None), SIZES),
+        (replace(crowded, cost_weight=0.0, target_compute=None), replace(SIZES, gates="on")),
+    ):
+        assert len(train(tones(), fine, sizes).epochs) == 1
 
 
 def test_divergence_is_an_error() -> None:
@@ -244,9 +265,11 @@ def test_a_model_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     (tmp_path / "m" / "config.json").write_text(config.replace('"dim": 16', '"dim": 32'))
     with pytest.raises(ValueError, match="m: its files do not belong together"):
         load_model(tmp_path / "m")
-    for version, cure in ((9, "update tercet"), (1, "train the model again")):
-        (tmp_path / "m" / "config.json").write_text(config.replace('"version": 2', f'"version": {version}'))
-        with pytest.raises(ValueError, match=rf"config\.json: expected version 2, got {version}; {cure}"):
+    for version, cure in ((VERSION + 1, "update tercet"), (VERSION - 1, "train the model again")):
+        other = config.replace(f'"version": {VERSION}', f'"version": {version}')
+        assert other != config
+        (tmp_path / "m" / "config.json").write_text(other)
+        with pytest.raises(ValueError, match=rf"config\.json: expected version {VERSION}, got {version}; {cure}"):
             load_model(tmp_path / "m")
     (tmp_path / "m" / "config.json").write_text(config)
     train(tones(), replace(TINY, seed=1), SIZES, hold_out="cy", out=tmp_path / "other")
@@ -283,5 +306,5 @@ def test_a_start_of_another_run_is_refused() -> None:
     with pytest.raises(ValueError, match="the run to start from has seed = 0, this one 1"):
         train(tones(), replace(TINY, seed=1), SIZES, hold_out="ann", start=warm)
     late = Checkpoint({**warm.state, "epoch": 2}, warm.tensors)
-    with pytest.raises(ValueError, match="the run to start from must have come to epoch 1, got 2"):
+    with pytest.raises(ValueError, match="the run to start from must have come to epoch 1 at most, got 2"):
         train(tones(), TINY, SIZES, hold_out="ann", start=late)

@@ -131,7 +131,7 @@ def train_command(
     batch_size: Annotated[int | None, _setting("batch_size", "Strings of a batch.")] = None,
     short: Annotated[float | None, _setting("short", "Share of epochs with strings of one or two digits.")] = None,
     learning_rate: Annotated[float | None, _setting("learning_rate", "The highest.")] = None,
-    weight_decay: Annotated[float | None, _setting("weight_decay", "Of AdamW.")] = None,
+    weight_decay: Annotated[float | None, _setting("weight_decay", "Of Muon and AdamW.")] = None,
     lowest_snr: Annotated[float | None, _setting("lowest_snr", "Of training strings, in dB.")] = None,
     highest_snr: Annotated[float | None, _setting("highest_snr", "Of training strings, in dB.")] = None,
     masked_bins: Annotated[int | None, _setting("masked_bins", "At most, in each of two bands.")] = None,
@@ -308,7 +308,7 @@ def _heard(console: Console, sound: Path) -> tuple[torch.Tensor, int]:
 
 @app.command("plot")
 def plot_command(
-    model: Annotated[list[Path], typer.Option(help="A model directory; repeat it for a curve.")],
+    model: Annotated[list[Path], typer.Option(help="A model directory; may be repeated, each is a point.")],
     out: Annotated[Path, typer.Option(help="The folder for compute.png and blocks.png.")],
     data: Annotated[Path | None, typer.Option(help="An npz file of spoken digits, for word errors.")] = None,
     sound: Annotated[Path | None, typer.Option(help="To draw blocks for; else a string of --data.")] = None,
@@ -317,7 +317,10 @@ def plot_command(
     snr: Snr = None,
     threads: Threads = None,
 ) -> None:
-    """Word errors against compute of each model, and which blocks of the first ran at which frame of an utterance."""
+    """Word errors against compute of each model, and which blocks of the first ran at which frame of an utterance.
+
+    Compute is a share of the first model's multiply-adds with every block on, so that models of other sizes compare.
+    """
     if data is None and sound is None:
         raise ValueError("give --data, for word errors and an utterance, or --sound, for an utterance alone")
     set_up("cpu", threads)
@@ -336,12 +339,18 @@ def plot_command(
         if sound is None:
             samples = torch.from_numpy(chosen.samples)
             title = f"{' '.join(map(str, chosen.digits))} ({chosen.speaker}, {chosen.noise} noise, {chosen.snr:g} dB)"
-        points = []
+        points, whole = [], 0
         for folder, recognizer in zip(model, recognizers, strict=True):
             _heard_in_training(console, folder, hold_out)
             found = evaluate(recognizer, strings)
-            points.append(Point(folder.name, found.compute_share, found.word_error_rate))
+            whole = whole or int(found.dense.sum())
+            points.append(Point(str(folder), float(found.spent.sum()) / whole, found.word_error_rate))
         words = sum(len(said.digits) for said in strings)
-        plot_compute(points, out / "compute.png", title=f"{len(strings):,} strings, {words:,} words")
+        plot_compute(
+            points,
+            out / "compute.png",
+            title=f"{len(strings):,} strings, {words:,} words",
+            whole=f"those of {model[0]} with every block on",
+        )
     plot_blocks(recognizers[0], samples, out / "blocks.png", title=title)
     Console().print(f"Drawn in {out}", highlight=False, soft_wrap=True)

@@ -25,8 +25,9 @@ class Point:
     """A recogniser in the plot of word errors against compute.
 
     Attributes:
-        label: beside the point; points of one `series` are joined.
-        compute_share, word_error_rate: in 0..1.
+        label: in the legend; beside the point where it has a series.
+        compute_share, word_error_rate: as shares, not in percent.
+        series: points of one series are joined.
     """
 
     label: str
@@ -35,13 +36,20 @@ class Point:
     series: str = ""
 
 
-def plot_compute(points: Sequence[Point], path: str | PathLike[str], *, title: str | None = None) -> None:
+def plot_compute(
+    points: Sequence[Point],
+    path: str | PathLike[str],
+    *,
+    title: str | None = None,
+    whole: str = "those with every block on",
+) -> None:
     """Write word error rate over share of compute as a PNG (extra `plot`).
 
     Args:
         points: at least one.
         path: the file to write.
         title: above the picture.
+        whole: which multiply-adds the points' compute is a share of.
 
     Raises:
         ImportError: matplotlib is missing. ValueError: there are no points.
@@ -55,10 +63,10 @@ def plot_compute(points: Sequence[Point], path: str | PathLike[str], *, title: s
         shares, errors = [100 * point[0] for point in own], [100 * point[1] for point in own]
         color = _COLORS[number % len(_COLORS)]
         axes.plot(shares, errors, color=color, marker="o", markersize=5, linewidth=1.2, label=name)
-        if len(own) > 1:
+        if own[0][2] != name:
             for share, error, point in zip(shares, errors, own, strict=True):
                 axes.annotate(point[2], (share, error), (4, 5), textcoords="offset points", fontsize=7, color=color)
-    axes.set_xlabel("multiply-adds, % of those with every block on")
+    axes.set_xlabel(f"multiply-adds, % of {whole}")
     axes.set_ylabel("word error rate, %")
     axes.set_xlim(0, max(105.0, *(105 * point.compute_share for point in points)))
     axes.set_ylim(0, 120 * max(point.word_error_rate for point in points) or 1)
@@ -82,7 +90,7 @@ def plot_blocks(
         title: above the picture.
 
     Raises:
-        ImportError: matplotlib is missing. TypeError, ValueError: samples are none; see `transcribe`.
+        ImportError: matplotlib is missing. TypeError, ValueError, RuntimeError: see `transcribe`.
     """
     figure = new_figure(9, 5)
     found = transcribe(model, samples)

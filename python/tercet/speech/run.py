@@ -60,8 +60,9 @@ class Epoch:
     Attributes:
         epoch: counted from 1.
         loss: of recognition, the mean over steps.
-        compute_share: of the whole model's all-on multiply-adds, the mean over steps, with drawn gates.
-        cost_weight: of the last step.
+        compute_share: of the whole model's all-on multiply-adds, the mean over steps, with drawn gates; while settling,
+            with decided ones.
+        cost_weight: of the last step; while settling the loss holds no cost, whatever the weight.
         seconds: it took.
     """
 
@@ -164,16 +165,17 @@ class Run:
         """Be as after the epochs of another run that lie within the warm-up of both.
 
         Raises:
-            ValueError: that run has other data or settings beside those of gates, their cost and the window, or has
-                come further.
+            ValueError: that run has other data, or other settings than those that tell only after a warm-up (gates,
+                cost_weight, target_compute, ramp, settle, temperature, last_temperature, mode, and the window, which
+                the blocks then learn anew), or has come further.
         """
         theirs, name = warm.state["run"], "tercet.speech.train"
         for key, value in self.identity.items():
             if key not in _AFTER_WARM_UP and theirs.get(key) != value:
                 raise ValueError(f"{name}: the run to start from has {key} = {theirs.get(key)!r}, this one {value!r}")
         if warm.state["epoch"] > self.settings.warm_up_epochs:
-            most = self.settings.warm_up_epochs
-            raise ValueError(f"{name}: the run to start from must have come to epoch {most}, got {warm.state['epoch']}")
+            wanted = f"must have come to epoch {self.settings.warm_up_epochs} at most"
+            raise ValueError(f"{name}: the run to start from {wanted}, got {warm.state['epoch']}")
         thresholds = {key: value for key, value in self.model.state_dict().items() if key.endswith("_threshold")}
         own = {f"model.{key}": value.clone() for key, value in thresholds.items()}
         self.restore(Checkpoint(warm.state, {**warm.tensors, **own}))

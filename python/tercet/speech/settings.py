@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tercet.nn.block import MODES
@@ -61,13 +62,14 @@ class TrainingSettings:
     steps. With `target_compute` a controller finds the weight instead (`tercet.nn.CostWeight`), and the target falls
     from 1 over the share `ramp`.
 
-    In the last share `settle` of the steps gates are decided without noise, as in use, and learn no more: the blocks
-    learn to do with what they get. With a target, thresholds are shifted now and then so that it stays met.
+    In the last share `settle` of the epochs, whole ones, gates are decided without noise, as in use, and learn no more:
+    the blocks learn to do with what they get. With a target, thresholds are shifted now and then so that it stays met.
 
     Attributes:
         cost_weight: of compute in the loss; 0: compute is free.
         target_compute: None, or the share of the whole model's all-on multiply-adds to steer to, in 0..1.
-        warm_up, ramp, settle: shares of all steps.
+        warm_up, ramp, settle: shares of all steps; `settle` is rounded down to whole epochs. With a cost or a target
+            they must leave arbitrators steps to learn in: a sum of at most 1.
         temperature, last_temperature: of relaxed gates; it moves geometrically from one to the other.
         epochs: each makes fresh strings.
         batches: of an epoch.
@@ -82,7 +84,7 @@ class TrainingSettings:
             Interspeech 2019).
         mode: of training while gates are drawn: "dense" or "compact"; see `tercet.nn.ArbitratedEncoderLayer`. Where
             they are decided, only kept frames are computed, which is the same but for rounding.
-        seed: of everything that is drawn.
+        seed: of everything that is drawn; at least 0.
         checkpoint_every: epochs.
 
     Raises:
@@ -112,6 +114,7 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         """Raises ValueError where a setting is out of range."""
         check_counts(self, _OP, ("epochs", "batches", "batch_size", "checkpoint_every"))
+        check_counts(self, _OP, ("seed",), 0)
         for name in ("learning_rate", "temperature", "last_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
@@ -125,6 +128,9 @@ class TrainingSettings:
             raise ValueError(f"{_OP}: target_compute must be above 0 and at most 1, got {self.target_compute}")
         if self.target_compute is not None and self.cost_weight:
             raise ValueError(f"{_OP}: give cost_weight or target_compute, not both: a target finds its own weight")
+        for name in ("lowest_snr", "highest_snr"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{_OP}: {name} must be finite, got {getattr(self, name)}")
         if not self.lowest_snr <= self.highest_snr:
             got = f"{self.lowest_snr} and {self.highest_snr}"
             raise ValueError(f"{_OP}: lowest_snr must be at most highest_snr, got {got}")

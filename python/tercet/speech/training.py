@@ -10,6 +10,8 @@ from tercet.speech.digits import Clips
 from tercet.speech.run import Reporter, Run, TrainingResult
 from tercet.speech.settings import ModelSettings, TrainingSettings
 
+_ROUNDING = 1e-9  # of a sum of shares
+
 
 def train(
     clips: Clips,
@@ -24,6 +26,11 @@ def train(
 ) -> TrainingResult:
     """Train a recogniser of strings of digits in noise, on the CPU, and save it where `out` says.
 
+    Every epoch makes fresh strings of copies of the clips that are played faster or slower (`run.SPEEDS`), with a drawn
+    tilt of the spectrum, at a tempo that is drawn for each step (`run.SHORTEST_HOP` to `run.LONGEST_HOP`). In the first
+    half of the steps the loss also holds the cross-entropy along the path that the strings' maker knows, with a weight
+    that falls from 1 to 0 (`run.along_path`).
+
     The same arguments give the same model bit for bit on one machine and number of threads, also when the run was
     broken and resumed. Global random state is left as it was.
 
@@ -34,12 +41,14 @@ def train(
         hold_out: a speaker none of whose clips is learnt from. None: the clips of the test split are left out instead.
         out: the model directory to make; must be empty or absent unless `resume`. None: nothing is written.
         resume: go on from the checkpoint in `out`, if there is one.
-        start: from `warm_up`, of a run that differs in gates, their cost or the window alone: its epochs count as this
-            run's. The model is then the same as without a start, bit for bit, if the start had this run's window.
+        start: from `warm_up`, of a run that differs at most in gates, cost_weight, target_compute, ramp, settle,
+            temperature, last_temperature, mode or the window: its epochs count as this run's. The model is then the
+            same as without a start, bit for bit, if the start had this run's window.
         reporter: hears of steps and epochs.
 
     Raises:
-        ValueError: there is no such speaker, no clip is left, `out` is not empty, the checkpoint is of another run, or
+        ValueError: there is no such speaker, no clip is left, `out` is not empty, the checkpoint is of another run,
+            arbitrators that have a cost or a target get no steps to learn in (warm_up + ramp + settle is above 1), or
             training diverges. OSError: a file cannot be written; the checkpoint before stays.
 
     Source:
@@ -50,6 +59,12 @@ def train(
     sizes = ModelSettings() if sizes is None else sizes
     if sizes.gates == "on" and (settings.cost_weight or settings.target_compute is not None):
         raise ValueError("tercet.speech.train: with gates on there is no cost to weigh and no target to steer to")
+    if settings.cost_weight or settings.target_compute is not None:
+        shares = settings.warm_up, settings.ramp, settings.settle
+        if sum(shares) > 1 + _ROUNDING:
+            got = " + ".join(f"{share:g}" for share in shares)
+            wanted = "with a cost or a target warm_up + ramp + settle must be at most 1"
+            raise ValueError(f"tercet.speech.train: {wanted}, or arbitrators have no steps to learn in; got {got}")
     if resume and out is None:
         raise ValueError("tercet.speech.train: resume needs out, the directory of the run to go on with")
     folder = None if out is None else Path(out)
@@ -75,7 +90,7 @@ def warm_up(
     reporter: Reporter | None = None,
 ) -> Checkpoint:
     """The part of `train` before arbitrators decide, in which all blocks run: a start that runs with other costs, with
-    gates on, or with another window after it can share."""
+    gates on, or with another window after it can share (see `train`: all that may differ)."""
     settings = TrainingSettings() if settings is None else settings
     run = Run(clips, settings, ModelSettings() if sizes is None else sizes, hold_out, reporter or Reporter())
     while len(run.history) < settings.warm_up_epochs:
