@@ -24,10 +24,11 @@ Systems, each trained for the same number of steps on the same strings:
 So small and shallow may compute somewhat more than gated, and windows, which save little, far more. Systems share the
 warm-up of a speaker and a seed, in which all blocks run (small and shallow, of other sizes, have their own); after it
 gates, cost or window differ. Tested on strings of every clip of the speaker who was held out, the same strings at each
-of SNRS. Shares of compute are of all_on's multiply-adds on the same strings, log-mel frames and the silence behind a
-string included. The largest possible saving of a window is that of frames that see themselves alone, where windows are
-full. Intervals are of 95 %, bootstrapped over strings, paired: a string's ratios, systems and seeds go together,
-strings are drawn within speakers. Seeds and speakers are held fixed: an interval does not say what others would give.
+of SNRS. Shares of compute are of all_on's multiply-adds on the same strings, log-mel frames included; of the silence
+that is heard behind a string, which belongs to none, nothing is counted. The largest possible saving of a window is
+that of frames that see themselves alone, where windows are full. Intervals are of 95 %, bootstrapped over strings,
+paired: a string's ratios, systems and seeds go together, strings are drawn within speakers. Seeds and speakers are held
+fixed: an interval does not say what others would give.
 
 The settings of models and of training, TARGET and WINDOWS were chosen on figures of these same speakers, each held out
 of training as here. No speaker was kept apart from these choices, so the figures may flatter what was chosen.
