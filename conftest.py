@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("dev", max_examples=50, deadline=None)
@@ -40,3 +42,12 @@ def metaqa(data: Path) -> Path:
     if not (folder / "kb.txt").is_file():
         pytest.skip(f"{folder}/kb.txt is absent: no MetaQA here")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Of tests whose batches are so small that more threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

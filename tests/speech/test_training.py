@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +29,7 @@ SIZES = ModelSettings(dim=16, num_layers=2, num_heads=2, feed_forward_dim=32, wi
 TINY = TrainingSettings(cost_weight=0.3, epochs=6, batches=3, batch_size=4, warm_up=0.3, checkpoint_every=2)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Killed(Exception):
