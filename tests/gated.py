@@ -91,10 +91,10 @@ def masked_dense(case: Case, x: Tensor, scales: tuple[Tensor | None, Tensor | No
 
     frame = torch.arange(num_frames)
     ahead = frame - frame[:, None]
-    seen = (ahead >= -left) & (ahead <= (0 if case.is_causal else right))
+    inside = (ahead >= -left) & (ahead <= (0 if case.is_causal else right))
     key_mask = attention if layer.keys == "kept" else case.valid
     # A frame that is off is computed as if it alone were on: it sees itself.
-    seen = (seen & (key_mask[:, None, :] | torch.eye(num_frames, dtype=torch.bool)))[:, None]
+    seen = (inside & (key_mask[:, None, :] | torch.eye(num_frames, dtype=torch.bool)))[:, None]
     bias = torch.zeros(num_frames, num_frames, dtype=x.dtype)
     if case.mask is not None and not case.is_causal:
         mask = case.mask if case.mask.ndim == 2 else case.mask.unflatten(0, (-1, heads))
@@ -105,10 +105,22 @@ def masked_dense(case: Case, x: Tensor, scales: tuple[Tensor | None, Tensor | No
     y = layer.norm1(x) if layer.norm_first else x
     projected = F.linear(y, layer.self_attn.in_proj_weight, layer.self_attn.in_proj_bias).chunk(3, -1)
     query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in projected)
-    scores = (query @ key.transpose(2, 3) / query.shape[-1] ** 0.5 + bias).masked_fill(~seen, -torch.inf)
-    alone = (scores == -torch.inf).all(-1, keepdim=True)
-    weights = scores.masked_fill(alone, 0).softmax(-1).masked_fill(alone, 0)
-    update = layer.self_attn.out_proj((weights @ value).transpose(1, 2).flatten(2))
+    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5 + bias
+
+    def attended(seen: Tensor) -> Tensor:
+        visible = scores.masked_fill(~seen, -torch.inf)
+        alone = (visible == -torch.inf).all(-1, keepdim=True)
+        return visible.masked_fill(alone, 0).softmax(-1).masked_fill(alone, 0) @ value
+
+    mixed = attended(seen)
+    if scales[0] is not None and layer.keys == "kept" and layer.mode == "dense":
+        for offered in range(num_frames):  # the same, but with this key where it was not, or without it
+            this = (frame == offered) & (frame[:, None] != offered) & inside & case.valid[:, None, None, :]
+            sees_none = (scores.masked_fill(~(seen & ~this), -torch.inf) == -torch.inf).all(-1, keepdim=True)
+            effect = (attended(seen | this) - attended(seen & ~this)).detach()
+            effect = effect.masked_fill(sees_none & attention[:, None, offered, None, None], 0)
+            mixed = mixed + (scales[0][:, None, offered, None, None] - 1) * effect
+    update = layer.self_attn.out_proj(mixed.transpose(1, 2).flatten(2))
     x = _gated(x, x + update if layer.norm_first else layer.norm1(x + update), attention, scales[0])
 
     y = layer.norm2(x) if layer.norm_first else x

@@ -102,6 +102,36 @@ def test_the_estimator_is_its_formula(case: Case, mode: str, temperature: float,
         torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("keys", ["kept", "all"])
+def test_a_gate_learns_what_turning_it_changes_in_all_frames(keys: str) -> None:
+    rng = np.random.default_rng(9)
+    layer = make_layer(rng, keys=keys, arbiter_input="acoustic", window=(4, 2)).train()
+    layer.linear2.weight.data.zero_()  # so that attention alone changes the output
+    layer.linear2.bias.data.zero_()
+    layer.attention_arbiter.bias.data.zero_()
+    x, probe = (normal(rng, 2, 12, 6, dtype=torch.float64) for _ in range(2))
+    acoustic = normal(rng, 2, 12, 6, dtype=torch.float64).requires_grad_()
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        uniform = torch.rand(2, 12)
+        torch.manual_seed(3)
+        out, cost = ArbitratedEncoder(layer, 1)(x, acoustic=acoustic)
+    (gradient,) = torch.autograd.grad((out * probe).sum(), acoustic)
+
+    arbiter = layer.attention_arbiter
+    soft = (arbiter(acoustic)[..., 0] + uniform.logit()).sigmoid().detach()
+    on, none = cost.gates[0, 0], torch.zeros(2, 12, dtype=torch.bool)
+    for batch, frame in np.ndindex(2, 12):
+        losses = []
+        for turned in (True, False):
+            gate = on.clone()
+            gate[batch, frame] = turned
+            losses.append((layer(x, gates=(gate, none)) * probe).sum())
+        slope = (soft * (1 - soft))[batch, frame]
+        want = (losses[0] - losses[1]) * slope * arbiter.weight[0]
+        torch.testing.assert_close(gradient[batch, frame], want, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("capacity", [None, 0.5])
 def test_gates_that_are_off_learn_in_dense_mode_only(mode: str, capacity: float | None) -> None:

@@ -63,6 +63,37 @@ def mask_of(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
     return across.gather(3, keys[:, None, None, :].expand(-1, heads, queries.shape[1], -1))
 
 
+def key_effects(
+    parts: tuple[Tensor, Tensor, Tensor], mixed: Tensor, allowed: Tensor, on: Tensor, scale: Tensor
+) -> Tensor:
+    """Zeros like `mixed` that give gates the gradient of what their keys do to other frames' attention.
+
+    A gate's gradient is <g, difference>, the exact difference between what a query gets with the key and without: of a
+    key that it sees with weight p, p / (1 - p) (value - mixed); of one that it would see with weight p if that were on,
+    p (value - mixed). A key that is all that a query sees counts for nothing.
+
+    Args:
+        parts: queries, keys, values [B, heads, T, dim / heads].
+        mixed: what attention gives [B, heads, T, dim / heads], of keys that are on and of a frame itself.
+        allowed: as torch's attention takes it, the keys that a query may see, on or off.
+        on: bool [B, T], keys that are on.
+        scale: [B, T], 1, with the gates' gradients.
+    """
+    queries, keys, values = (part.detach() for part in parts)
+    with torch.no_grad():
+        itself = torch.eye(on.shape[1], dtype=torch.bool, device=on.device)
+        scores = (queries @ keys.transpose(-1, -2)).to(scale.dtype) * queries.shape[-1] ** -0.5
+        scores = scores.masked_fill(~allowed, -torch.inf) if allowed.dtype == torch.bool else scores + allowed
+        key_on = on[:, None, None, :]
+        total = scores.masked_fill(~(key_on | itself), -torch.inf).logsumexp(-1, keepdim=True)
+        weights = torch.where(key_on, (scores - total).exp(), (scores - total).sigmoid())
+        # value - mixed, of the size of 1 - p, is rounded: where p is 1 but for rounding it says nothing
+        others = (1 - weights).clamp(min=torch.finfo(values.dtype).eps ** 0.5)
+        weights = torch.where(key_on, weights / others, weights).masked_fill(itself | (scores == -torch.inf), 0)
+    effects = (weights * (scale - 1)[:, None, None, :]).to(values.dtype)
+    return effects @ values - effects.sum(-1, keepdim=True) * mixed.detach()
+
+
 def attend_padded(
     queries: Tensor,
     keys: Tensor,

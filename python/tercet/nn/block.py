@@ -23,6 +23,7 @@ from tercet.nn.attention import (
     attend_by_sequence,
     attend_padded,
     in_window,
+    key_effects,
     key_ranges,
     mask_of,
     with_mask,
@@ -262,11 +263,17 @@ class ArbitratedBlock(nn.Module):
         inputs = self.attention_norm(x) if self.norm_first else x
         queries, keys, values = (self._heads(part) for part in self.queries_keys_values(inputs))
         itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
-        key_mask = (gate.on if self.keys == "kept" else valid)[:, None, :] | itself
         frame = torch.arange(x.shape[1], device=x.device)
-        seen = with_mask(key_mask[:, None] & in_window(frame, frame, window), window.mask, queries.dtype)
+        inside = in_window(frame, frame, window)
+
+        def visible(keys: Tensor) -> Tensor:
+            return with_mask(((keys[:, None, :] | itself) & inside)[:, None], window.mask, queries.dtype)
+
         dropout = self.attention_dropout if self.training else 0.0
+        seen = visible(gate.on if self.keys == "kept" else valid)
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
+        if self.keys == "kept" and gate.scale is not None:
+            mixed = mixed + key_effects((queries, keys, values), mixed, visible(valid), gate.on, gate.scale)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
         return x + update if self.norm_first else self.attention_norm(x + update)
 

@@ -28,7 +28,8 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
 
     - "dense" computes every frame and draws each gate; gradients of gates are straight-through, <g, f(x)> times the
       slope of the relaxed gate (Gumbel-softmax). A frame that is off is computed as if it alone were on, so its gate
-      learns what turning it on would do. That frames offer keys to others gives their gates no gradient.
+      learns what turning it on would do: to its own output and, with keys="kept", to that of every frame that sees
+      its key.
     - "compact" computes the drawn frames only, forward and backward, as fast as evaluation. Gates that are off get no
       gradient from the task, which biases the estimate: they open again only where their kept neighbours move the
       arbitrator's weights.
