@@ -116,10 +116,8 @@ def masked_dense(case: Case, x: Tensor, scales: tuple[Tensor | None, Tensor | No
     if scales[0] is not None and layer.keys == "kept" and layer.mode == "dense":
         for offered in range(num_frames):  # the same, but with this key where it was not, or without it
             this = (frame == offered) & (frame[:, None] != offered) & inside & case.valid[:, None, None, :]
-            sees_none = (scores.masked_fill(~(seen & ~this), -torch.inf) == -torch.inf).all(-1, keepdim=True)
-            effect = (attended(seen | this) - attended(seen & ~this)).detach()
-            effect = effect.masked_fill(sees_none & attention[:, None, offered, None, None], 0)
-            mixed = mixed + (scales[0][:, None, offered, None, None] - 1) * effect
+            difference = (attended(seen | this) - attended(seen & ~this)).detach()
+            mixed = mixed + (scales[0][:, None, offered, None, None] - 1) * difference
     update = layer.self_attn.out_proj(mixed.transpose(1, 2).flatten(2))
     x = _gated(x, x + update if layer.norm_first else layer.norm1(x + update), attention, scales[0])
 

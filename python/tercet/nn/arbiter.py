@@ -44,7 +44,7 @@ def logits_of(arbiter: nn.Linear, norm: nn.LayerNorm | None, frames: Tensor | No
         return logits
     finite = acoustic.isfinite().all(-1)  # else off, and out of the gradient
     inputs = acoustic.masked_fill(~finite[..., None], 0).to(weight.dtype)
-    with _without_autocast(inputs.device):
+    with without_autocast(inputs.device):
         added = F.linear(inputs, weight[None, dim:]).squeeze(-1)
     return logits + added.masked_fill(~finite, -torch.inf)
 
@@ -63,7 +63,7 @@ def _block_logits(arbiter: nn.Linear, norm: nn.LayerNorm | None, frames: Tensor)
         rows = frames.flatten(0, 1).to(weight.dtype)
         logits: Tensor = arbiter_logits(rows, weight, bias, **options).unflatten(0, frames.shape[:2])
         return logits
-    with _without_autocast(frames.device):
+    with without_autocast(frames.device):
         return reference.arbiter_logits(frames.to(weight.dtype), weight, bias, **options)
 
 
@@ -91,7 +91,7 @@ def _unchanged(value: Tensor) -> Tensor:
     return value
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

@@ -6,13 +6,18 @@ one of them, so they are padded to the longest.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from tercet.nn.arbiter import wide_dtype, without_autocast
 from tercet.nn.capacity import padded_rows
+
+_LARGEST_EXPONENT = 80.0  # of a key that is off, relative to the keys that are seen: float32 holds exp of it
+_SCORES_AT_ONCE = 1 << 20  # on a CPU: 4 MB a temporary, which malloc uses again; larger ones are mapped anew each time
 
 
 class AttentionWindow(NamedTuple):
@@ -63,35 +68,81 @@ def mask_of(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
     return across.gather(3, keys[:, None, None, :].expand(-1, heads, queries.shape[1], -1))
 
 
-def key_effects(
-    parts: tuple[Tensor, Tensor, Tensor], mixed: Tensor, allowed: Tensor, on: Tensor, scale: Tensor
+def with_key_effects(
+    mixed: Tensor, scale: Tensor, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, on: Tensor
 ) -> Tensor:
-    """Zeros like `mixed` that give gates the gradient of what their keys do to other frames' attention.
+    """`mixed` as it is, with the gradient of gates for what their keys do to other frames' attention.
 
-    A gate's gradient is <g, difference>, the exact difference between what a query gets with the key and without: of a
-    key that it sees with weight p, p / (1 - p) (value - mixed); of one that it would see with weight p if that were on,
-    p (value - mixed). A key that is all that a query sees counts for nothing.
+    A gate's gradient is <g, difference>, the difference between what a query gets with the key and without it, all
+    other gates left as they are; attention is taken without dropout, its mean.
 
     Args:
-        parts: queries, keys, values [B, heads, T, dim / heads].
         mixed: what attention gives [B, heads, T, dim / heads], of keys that are on and of a frame itself.
-        allowed: as torch's attention takes it, the keys that a query may see, on or off.
-        on: bool [B, T], keys that are on.
-        scale: [B, T], 1, with the gates' gradients.
+        scale: [B, T], which gets that gradient.
+        queries, keys, values: as `mixed`; they get no gradient here.
+        allowed: as torch's attention takes it, the keys that a query may see, on or off [B, 1 or heads, T, T].
+        on: bool [B, T].
     """
-    queries, keys, values = (part.detach() for part in parts)
-    with torch.no_grad():
-        itself = torch.eye(on.shape[1], dtype=torch.bool, device=on.device)
-        scores = (queries @ keys.transpose(-1, -2)).to(scale.dtype) * queries.shape[-1] ** -0.5
-        scores = scores.masked_fill(~allowed, -torch.inf) if allowed.dtype == torch.bool else scores + allowed
-        key_on = on[:, None, None, :]
-        total = scores.masked_fill(~(key_on | itself), -torch.inf).logsumexp(-1, keepdim=True)
-        weights = torch.where(key_on, (scores - total).exp(), (scores - total).sigmoid())
-        # value - mixed, of the size of 1 - p, is rounded: where p is 1 but for rounding it says nothing
-        others = (1 - weights).clamp(min=torch.finfo(values.dtype).eps ** 0.5)
-        weights = torch.where(key_on, weights / others, weights).masked_fill(itself | (scores == -torch.inf), 0)
-    effects = (weights * (scale - 1)[:, None, None, :]).to(values.dtype)
-    return effects @ values - effects.sum(-1, keepdim=True) * mixed.detach()
+    out: Tensor = _KeyEffects.apply(mixed, scale, queries, keys, values, allowed, on)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _KeyEffects(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        mixed: Tensor, scale: Tensor, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, on: Tensor
+    ) -> Tensor:
+        return mixed.view_as(mixed)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        _, scale, *others = inputs
+        ctx.dtype = scale.dtype
+        ctx.save_for_backward(*others)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        queries, keys, values, allowed, on = ctx.saved_tensors
+        with without_autocast(gradient.device):
+            wide = wide_dtype(values.dtype)
+            found = _differences(gradient.to(wide), queries.to(wide), keys.to(wide), values.to(wide), allowed, on)
+        return gradient, found.to(ctx.dtype), None, None, None, None, None
+
+
+def _differences(
+    gradient: Tensor, queries: Tensor, keys: Tensor, values: Tensor, allowed: Tensor, on: Tensor
+) -> Tensor:
+    """For each key, <g, difference> (see `with_key_effects`) summed over queries: [B, T]."""
+    batch, heads, num_frames, _ = queries.shape
+    on, queries = on[:, None, None, :], queries * queries.shape[-1] ** -0.5
+    itself = torch.eye(num_frames, dtype=torch.bool, device=on.device)
+    at_once = _SCORES_AT_ONCE if on.device.type == "cpu" else 64 * _SCORES_AT_ONCE
+    size = max(1, at_once // max(1, batch * heads * num_frames))
+    found = queries.new_zeros(batch, num_frames)
+    for first in range(0, num_frames, size):
+        rows = slice(first, first + size)
+        scores = queries[:, :, rows] @ keys.transpose(-1, -2)
+        inside = allowed[:, :, rows]
+        scores = scores.masked_fill(~inside, -torch.inf) if inside.dtype == torch.bool else scores + inside
+        said = gradient[:, :, rows] @ values.transpose(-1, -2)  # <g, value>, of each query and key
+        seen = scores.masked_fill(~(on | itself[rows]), -torch.inf)
+        peak, top = seen.max(-1, keepdim=True)
+        weights = (scores - peak).clamp_(max=_LARGEST_EXPONENT).exp_()
+        weights_seen = weights.masked_fill(seen == -torch.inf, 0)
+        total = weights_seen.sum(-1, keepdim=True)
+        mean = (weights_seen * said).sum(-1, keepdim=True) / total
+        difference = weights / torch.where(on, total - weights, total + weights) * (said - mean)
+        # Without a key that has nearly all weight, what is left of the total is rounding: attention of the others then.
+        others = seen.scatter(-1, top, -torch.inf)
+        rest = (others.softmax(-1) * said).sum(-1, keepdim=True)
+        rest = rest.masked_fill(others.amax(-1, keepdim=True) == -torch.inf, 0)
+        largest = (said.gather(-1, top) - rest) / total  # whose own weight is exp(0)
+        at_top = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, top, True)
+        difference = torch.where(at_top & on, largest, difference)
+        difference = torch.where(peak == -torch.inf, said, difference)  # of a query that sees nothing as it is
+        found += difference.masked_fill_(itself[rows] | (scores == -torch.inf), 0).sum((1, 2))
+    return found
 
 
 def attend_padded(

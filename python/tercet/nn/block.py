@@ -23,9 +23,9 @@ from tercet.nn.attention import (
     attend_by_sequence,
     attend_padded,
     in_window,
-    key_effects,
     key_ranges,
     mask_of,
+    with_key_effects,
     with_mask,
 )
 from tercet.nn.capacity import checked_capacity, padded_rows, within_capacity
@@ -266,14 +266,14 @@ class ArbitratedBlock(nn.Module):
         frame = torch.arange(x.shape[1], device=x.device)
         inside = in_window(frame, frame, window)
 
-        def visible(keys: Tensor) -> Tensor:
-            return with_mask(((keys[:, None, :] | itself) & inside)[:, None], window.mask, queries.dtype)
+        def visible(offered: Tensor) -> Tensor:
+            return with_mask(((offered[:, None, :] | itself) & inside)[:, None], window.mask, queries.dtype)
 
         dropout = self.attention_dropout if self.training else 0.0
         seen = visible(gate.on if self.keys == "kept" else valid)
         mixed = F.scaled_dot_product_attention(queries, keys, values, seen, dropout)
-        if self.keys == "kept" and gate.scale is not None:
-            mixed = mixed + key_effects((queries, keys, values), mixed, visible(valid), gate.on, gate.scale)
+        if self.keys == "kept" and gate.scale is not None and gate.scale.requires_grad:
+            mixed = with_key_effects(mixed, gate.scale, queries, keys, values, visible(valid), gate.on)
         update = self.attention_output(mixed.transpose(1, 2).flatten(2))
         return x + update if self.norm_first else self.attention_norm(x + update)
 

@@ -28,11 +28,11 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
 
     - "dense" computes every frame and draws each gate; gradients of gates are straight-through, <g, f(x)> times the
       slope of the relaxed gate (Gumbel-softmax). A frame that is off is computed as if it alone were on, so its gate
-      learns what turning it on would do: to its own output and, with keys="kept", to that of every frame that sees
-      its key.
+      learns what turning it on would do: to its own output and, with keys="kept", to that of every frame whose query
+      would see its key.
     - "compact" computes the drawn frames only, forward and backward, as fast as evaluation. Gates that are off get no
-      gradient from the task, which biases the estimate: they open again only where their kept neighbours move the
-      arbitrator's weights.
+      gradient from the task, and none learns what its key does for other frames, which biases the estimate: gates open
+      again only where their kept neighbours move the arbitrator's weights.
 
     Parameters are named as torch's, plus `attention_arbiter`, `feed_forward_arbiter` and the buffers
     `attention_threshold`, `feed_forward_threshold`; torch.nn.TransformerEncoder can call this layer. Arbitrators of
@@ -51,7 +51,8 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         mode: of training, "dense" or "compact".
         capacity: None, or the most frames of a sequence that are on in a sub-block (an int, or a share of T, rounded
             up); frames beyond are off, the last ones first. Sizes are then fixed and the host never waits for the
-            device. In dense training, which computes every frame, it only cuts the drawn gates.
+            device. In dense training, which computes every frame, it only cuts the drawn gates, and a gate learns as if
+            it displaced none.
 
     torch.export takes layers in evaluation, in torch.no_grad(); batch and frames may be dynamic.
 

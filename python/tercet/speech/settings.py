@@ -32,7 +32,7 @@ class ModelSettings:
     """
 
     dim: int = 64
-    num_layers: int = 6
+    num_layers: int = 8
     num_heads: int = 4
     feed_forward_dim: int = 256
     window: int = 24
