@@ -38,7 +38,8 @@ _LARGEST_GRADIENT = 1.0
 _RATE = 0.05  # of the controller
 _WIDEST_SHIFT, _HALVINGS = 4.0, 12  # of thresholds, in logits
 _MEET_EVERY = 5  # epochs of settling: as blocks change, so does the share that their gates leave on
-_RISE = 0.04  # share of the steps over which the learning rate rises
+_RISE, _FALL = 0.04, 0.2  # shares of the steps over which the learning rate rises and falls
+_GUIDED = 0.8  # share of the steps that know the path: blocks learn anew what gates leave them, and it helps then, too
 _AFTER_WARM_UP = (
     "gates",
     "cost_weight",
@@ -310,8 +311,8 @@ class Run:
         return share
 
     def guidance(self, step: int) -> float:
-        """Weight of the known path in the loss: falls from 1 to 0 over the first half of the steps."""
-        return max(0.0, 1 - 2 * step / self.settings.steps)
+        """Weight of the known path in the loss: falls from 1 to 0."""
+        return max(0.0, 1 - step / (_GUIDED * self.settings.steps))
 
     def ramp(self, step: int) -> float:
         """How far the cost has come to its full size: 0..1."""
@@ -326,9 +327,8 @@ class Run:
 
     def learning_rate(self, step: int) -> float:
         """Of the step."""
-        settings, progress = self.settings, (step + 1) / self.settings.steps
-        falling = 1 - max(0.0, progress - settings.warm_up) / (1 - settings.warm_up) if settings.warm_up < 1 else 1.0
-        return settings.learning_rate * min(1.0, progress / _RISE) * falling
+        progress = (step + 1) / self.settings.steps
+        return self.settings.learning_rate * min(1.0, progress / _RISE, (1 - progress) / _FALL)
 
     def result(self, model: DigitRecognizer, folder: Path | None, share: float) -> TrainingResult:
         """The result, once the run has finished."""

@@ -77,7 +77,7 @@ class TrainingSettings:
         short: share of the epochs, the first, whose strings have one or two digits: alignments are learnt from these in
             a fraction of the time.
         learning_rate: of Muon and AdamW, the highest; reached linearly over the first 4 % of the steps, kept until the
-            end of `warm_up`, then linear down to 0.
+            last 20 %, then linear down to 0.
         weight_decay: of both.
         lowest_snr, highest_snr: signal-to-noise ratios of training strings, in dB.
         masked_bins: at most so many log-mel bins are masked, in each of two places (Park et al.: SpecAugment,

@@ -28,8 +28,8 @@ def train(
 
     Every epoch makes fresh strings of copies of the clips that are played faster or slower (`run.SPEEDS`), with a drawn
     tilt of the spectrum, at a tempo that is drawn for each step (`run.SHORTEST_HOP` to `run.LONGEST_HOP`). In the first
-    half of the steps the loss also holds the cross-entropy along the path that the strings' maker knows, with a weight
-    that falls from 1 to 0 (`run.along_path`).
+    four fifths of the steps the loss also holds the cross-entropy along the path that the strings' maker knows, with a
+    weight that falls from 1 to 0 (`run.along_path`).
 
     The same arguments give the same model bit for bit on one machine and number of threads, also when the run was
     broken and resumed. Global random state is left as it was.
