@@ -6,6 +6,7 @@ one of them, so they are padded to the longest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -83,8 +84,8 @@ def with_key_effects(
         allowed: as torch's attention takes it, the keys that a query may see, on or off [B, 1 or heads, T, T].
         on: bool [B, T].
     """
-    out: Tensor = _KeyEffects.apply(mixed, scale, queries, keys, values, allowed, on)  # type: ignore[no-untyped-call]
-    return out
+    apply: Callable[..., Tensor] = _KeyEffects.apply  # torch gives it no types
+    return apply(mixed, scale, queries, keys, values, allowed, on)
 
 
 class _KeyEffects(torch.autograd.Function):
