@@ -117,6 +117,7 @@ def _differences(
     """For each key, <g, difference> (see `with_key_effects`) summed over queries: [B, T]."""
     batch, heads, num_frames, _ = queries.shape
     on, queries = on[:, None, None, :], queries * queries.shape[-1] ** -0.5
+    turned = torch.where(on, -1.0, 1.0).to(queries.dtype)  # what a key's weight does to the total when it is turned
     itself = torch.eye(num_frames, dtype=torch.bool, device=on.device)
     at_once = _SCORES_AT_ONCE if on.device.type == "cpu" else 64 * _SCORES_AT_ONCE
     size = max(1, at_once // max(1, batch * heads * num_frames))
@@ -125,25 +126,36 @@ def _differences(
         rows = slice(first, first + size)
         scores = queries[:, :, rows] @ keys.transpose(-1, -2)
         inside = allowed[:, :, rows]
-        scores = scores.masked_fill(~inside, -torch.inf) if inside.dtype == torch.bool else scores + inside
+        scores = scores.masked_fill_(~inside, -torch.inf) if inside.dtype == torch.bool else scores.add_(inside)
         said = gradient[:, :, rows] @ values.transpose(-1, -2)  # <g, value>, of each query and key
-        seen = scores.masked_fill(~(on | itself[rows]), -torch.inf)
+        visible = on | itself[rows]
+        seen = scores.masked_fill(~visible, -torch.inf)
         peak, top = seen.max(-1, keepdim=True)
         weights = (scores - peak).clamp_(max=_LARGEST_EXPONENT).exp_()
-        weights_seen = weights.masked_fill(seen == -torch.inf, 0)
+        weights_seen = weights * visible
         total = weights_seen.sum(-1, keepdim=True)
-        mean = (weights_seen * said).sum(-1, keepdim=True) / total
-        difference = weights / torch.where(on, total - weights, total + weights) * (said - mean)
-        # Without a key that has nearly all weight, what is left of the total is rounding: attention of the others then.
-        others = seen.scatter(-1, top, -torch.inf)
-        rest = (others.softmax(-1) * said).sum(-1, keepdim=True)
-        rest = rest.masked_fill(others.amax(-1, keepdim=True) == -torch.inf, 0)
-        largest = (said.gather(-1, top) - rest) / total  # whose own weight is exp(0)
-        at_top = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, top, True)
-        difference = torch.where(at_top & on, largest, difference)
-        difference = torch.where(peak == -torch.inf, said, difference)  # of a query that sees nothing as it is
-        found += difference.masked_fill_(itself[rows] | (scores == -torch.inf), 0).sum((1, 2))
+        mean = weights_seen.mul_(said).sum(-1, keepdim=True).div_(total)
+        difference = weights.div_(torch.addcmul(total, weights, turned)).mul_(said - mean)
+        # Without a key that has most of the weight (its own is exp(0)), what is left of the total may be rounding:
+        # attention of the others then. The total is NaN where a query sees nothing.
+        few = (~(total >= 2)).flatten().nonzero().squeeze(1)
+        parts = (part.flatten(0, 2)[few] for part in (scores, seen, said, peak, top, total, difference))
+        difference.flatten(0, 2)[few] = _with_the_largest(*parts)
+        difference.diagonal(first, -2, -1).zero_()
+        found += difference.sum((1, 2))
     return found
+
+
+def _with_the_largest(
+    scores: Tensor, seen: Tensor, said: Tensor, peak: Tensor, top: Tensor, total: Tensor, difference: Tensor
+) -> Tensor:
+    """`difference` [rows, T] with that of each query's key at `top`, and that of queries that see nothing as it is; all
+    as in `_differences`."""
+    others = seen.scatter(-1, top, -torch.inf)
+    rest = (others.softmax(-1) * said).sum(-1, keepdim=True)
+    rest = rest.masked_fill(others.amax(-1, keepdim=True) == -torch.inf, 0)
+    difference = difference.scatter(-1, top, (said.gather(-1, top) - rest) / total)
+    return torch.where(peak == -torch.inf, said.masked_fill(scores == -torch.inf, 0), difference)
 
 
 def attend_padded(
