@@ -9,7 +9,8 @@ in one folder. Every trained model stays in WORK, beside a file of what was coun
 than today's, it is counted anew from the model (to have that for another reason, delete the file). A model of other
 settings than today's is refused.
 
-Systems, each trained for the same number of steps on the same strings:
+Systems, each trained for the same number of steps on the same strings, all but the first with all_on of that speaker
+and seed as their teacher:
 
 - all_on: every block runs at every frame.
 - gated: arbitrators, steered to TARGET of the whole model's multiply-adds.
@@ -19,6 +20,7 @@ Systems, each trained for the same number of steps on the same strings:
   43.9 % (small_share in the results).
 - shallow: every block runs, as few as compute at least TARGET of what all_on does: 3 of 8, which is 44.6 %
   (shallow_share).
+- taught: all_on again, with all_on as its teacher: what a teacher alone does. With seed 0.
 - weight W: arbitrators at a fixed cost weight, with seed 0: the curve.
 
 So small and shallow may compute somewhat more than gated, and windows, which save little, far more. Systems share the
@@ -74,11 +76,12 @@ TARGET, RATIO = 0.39, 1.03
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 WINDOWS = (0, 4)
 RIVALS = ("small", "shallow")  # of gated, of about its compute
-SHOWN = ("all_on", "gated", "window", *RIVALS)
-FIRST_SEED = 0  # of windows, from which one is chosen, and of the curve
+SHOWN = ("all_on", "gated", "window", *RIVALS, "taught")
+FIRST_SEED = 0  # of windows, from which one is chosen, of the curve and of a taught all_on
 HERE = Path(__file__).resolve().parent
 COUNTS = ("errors", "words", "spent", "dense", "spent_speech", "dense_speech")
-KINDS = ("all_on", "gated", *RIVALS, "window", "weight")
+KINDS = ("all_on", "gated", *RIVALS, "taught", "window", "weight")
+ONCE = ("taught", "window", "weight")  # with FIRST_SEED alone
 System = tuple[TrainingSettings, ModelSettings]
 _ABSENT = object()  # a setting that there was not
 
@@ -109,6 +112,7 @@ def systems() -> dict[str, System]:
     on = replace(SIZES, gates="on")
     return {
         "all_on": (TRAINING, on),
+        "taught": (TRAINING, on),
         "gated": (replace(TRAINING, target_compute=TARGET), SIZES),
         "small": (TRAINING, smaller(on, TARGET)),
         "shallow": (TRAINING, shallower(on, TARGET)),
@@ -184,14 +188,17 @@ class Bench:
         return part
 
     def measure(self, speaker: str, seed: int, system: str) -> None:
-        """Train and test one system, as far as that was not done."""
+        """Train and test one system, and its teacher, as far as that was not done."""
         if self.part(speaker, seed, system) is not None:
             return
+        teacher = None if system == "all_on" else self.model_path(speaker, seed, "all_on")
+        if teacher is not None:
+            self.measure(speaker, seed, "all_on")
         started, (training, sizes) = time.perf_counter(), self.settings(seed, system)
         start = (
             self._warm_up(speaker, seed) if replace(sizes, gates=SIZES.gates, window=SIZES.window) == SIZES else None
         )
-        model = train(self.clips, training, sizes, hold_out=speaker, start=start).model
+        model = train(self.clips, training, sizes, hold_out=speaker, start=start, teacher=teacher).model
         seconds = time.perf_counter() - started
         facts = {"training": asdict(training), "hold_out": speaker, "seconds": seconds}
         save_model(self.model_path(speaker, seed, system), model, facts)
@@ -323,12 +330,12 @@ def draw(made: dict[str, Any], path: Path) -> None:
 
 
 def plan(chosen: list[str], seeds: list[int], speakers: list[str]) -> Iterator[tuple[str, int, str]]:
-    """What to train, in order: what shares a warm-up goes together; windows and the curve are of FIRST_SEED alone."""
+    """What to train, in order: what shares a warm-up goes together."""
     for seed in seeds:
         for speaker in speakers:
             for system in systems():
                 kind = system.split(" ")[0]
-                if kind in chosen and (seed == FIRST_SEED or kind not in ("window", "weight")):
+                if kind in chosen and (seed == FIRST_SEED or kind not in ONCE):
                     yield speaker, seed, system
 
 

@@ -73,6 +73,11 @@ def test_train_shows_progress_to_people(folder: Path) -> None:
     assert "not the target's" not in shown
 
 
+def test_train_learns_from_a_teacher(folder: Path) -> None:
+    run(*training(folder, "taught", "--target-compute", 0.93, "--teacher", folder / "on"))
+    assert load_config(folder / "taught")["teacher"] == load_config(folder / "on")["weights"]
+
+
 def test_train_says_where_a_target_is_out_of_reach(folder: Path) -> None:
     shown = run(*training(folder, "missed", "--target-compute", 0.01))
     share = load_config(folder / "missed")["compute_share"]
@@ -106,7 +111,7 @@ def test_every_setting_reaches_the_run(folder: Path) -> None:
         "cost_weight": 0.5, "target_compute": None, "warm_up": 0.25, "ramp": 0.2, "settle": 0.4, "temperature": 2.0,
         "last_temperature": 0.5, "epochs": 2, "batches": 1, "batch_size": 3, "short": 0.5, "learning_rate": 0.01,
         "weight_decay": 0.02, "lowest_snr": 1.0, "highest_snr": 9.0, "masked_bins": 2, "mode": "compact", "seed": 3,
-        "checkpoint_every": 1,
+        "checkpoint_every": 1, "teacher_weight": 2.0,
     }  # fmt: skip
     assert set(settings) == set(vars(TrainingSettings()))
     assert set(sizes) == set(vars(ModelSettings()))
@@ -234,6 +239,8 @@ def test_what_does_not_go_together_is_refused(folder: Path, capsys: pytest.Captu
     assert "give cost_weight or target_compute, not both" in shown
     shown = errors(capsys, "train", "--data", data, "--out", folder / "x", "--gates", "on", "--cost-weight", 1)
     assert "with gates on there is no cost to weigh" in shown
+    shown = errors(capsys, "train", "--data", data, "--out", folder / "x", "--teacher", folder / "gated")
+    assert "'ann' was held out of its training, None of this" in shown
     shown = errors(capsys, "eval", "--model", folder / "on", "--data", data, "--hold-out", "dan")
     assert "must be one of ann, bob, cy, got 'dan'" in shown
     assert "give --data" in errors(capsys, "plot", "--model", folder / "on", "--out", folder / "x")

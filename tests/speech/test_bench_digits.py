@@ -135,7 +135,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     trained, train = [], bench.train
 
     def noted(clips: Any, training: Any, sizes: Any, **more: Any) -> Any:
-        trained.append(f"{sizes.gates} {sizes.num_layers} {sizes.dim}{' warm' if more['start'] else ''}")
+        how = [name for name in ("start", "teacher") if more[name] is not None]
+        trained.append(" ".join([sizes.gates, str(sizes.num_layers), str(sizes.dim), *how]))
         return train(clips, training, sizes, **more)
 
     monkeypatch.setattr(bench, "train", noted)
@@ -144,10 +145,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_models_are_kept_and_counted_anew(tmp_path: Path, small: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     own = bench.Bench(tones(), tmp_path)
-    for system in ("all_on", "gated", "small", "shallow"):
+    for system in ("gated", "all_on", "taught", "small", "shallow"):
         own.measure("ann", 0, system)
     sizes = [bench.systems()[name][1] for name in ("small", "shallow")]
-    assert small == ["on 3 16 warm", "learnt 3 16 warm", *(f"on {one.num_layers} {one.dim}" for one in sizes)]
+    rivals = [f"on {one.num_layers} {one.dim} teacher" for one in sizes]
+    assert small == ["on 3 16 start", "learnt 3 16 start teacher", "on 3 16 start teacher", *rivals]
     count = len(small)
     made = bench.results(own, [0], ["ann"])
     for name in bench.RIVALS:
@@ -201,5 +203,6 @@ def test_unknown_systems_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
     with pytest.raises(SystemExit):
         bench.main()
     assert (
-        "--systems: expected some of all_on, gated, small, shallow, window, weight, got smal" in capsys.readouterr().err
+        "--systems: expected some of all_on, gated, small, shallow, taught, window, weight, got smal"
+        in capsys.readouterr().err
     )

@@ -21,6 +21,7 @@ from tercet.speech import (
     train,
     warm_up,
 )
+from tercet.speech.guides import Teacher
 from tercet.speech.model import Spent, fixed_cost
 from tercet.speech.run import Run
 from tercet.speech.storage import VERSION, load_config, load_model
@@ -51,6 +52,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def timeless(result: TrainingResult) -> list[object]:
     return [replace(epoch, seconds=0.0) for epoch in result.epochs]
+
+
+@pytest.fixture(scope="module")
+def all_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model directory to learn from."""
+    folder = tmp_path_factory.mktemp("teacher")
+    train(tones(), replace(TINY, cost_weight=0.0), replace(SIZES, gates="on"), hold_out="ann", out=folder)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -302,3 +311,71 @@ def test_a_start_of_another_run_is_refused() -> None:
     late = Checkpoint({**warm.state, "epoch": 2}, warm.tensors)
     with pytest.raises(ValueError, match="the run to start from must have come to epoch 1 at most, got 2"):
         train(tones(), TINY, SIZES, hold_out="ann", start=late)
+
+
+# ---- teachers
+
+
+def test_a_teachers_divergence_is_that_of_its_log_probabilities(all_on: Path) -> None:
+    teacher, rng = Teacher(all_on, "ann"), np.random.default_rng(3)
+    rows = torch.from_numpy(rng.standard_normal((2, 7, 96)).astype(np.float32))
+    padding = torch.arange(7) >= torch.tensor([[7], [4]])
+    theirs = teacher.model(rows, padding).log_probs.detach()
+    own = torch.from_numpy(rng.standard_normal((2, 7, 11))).log_softmax(-1)
+    want = sum(
+        float(theirs[b, t].double().exp() @ (theirs[b, t].double() - own[b, t]))
+        for b, frames in enumerate((7, 4))
+        for t in range(frames)
+    )
+    assert float(teacher.divergence(rows, padding, own)) == pytest.approx(want / 11, rel=1e-5)
+    assert float(teacher.divergence(rows, padding, theirs)) == pytest.approx(0, abs=1e-6)
+
+
+def test_who_is_taught_comes_closer_to_the_teacher(all_on: Path) -> None:
+    learning = replace(TINY, cost_weight=0.0, epochs=12, learning_rate=1e-2, lowest_snr=20.0)
+    batch = StringMaker(tones().to_train("ann")).training_batches(7, 1, 32, 1, (20.0, 30.0))[0]
+    teacher, found = Teacher(all_on, "ann"), []
+    for weight in (0.0, 4.0):
+        settings = replace(learning, teacher_weight=weight)
+        model = train(tones(), settings, SIZES, hold_out="ann", teacher=all_on).model
+        with torch.inference_mode():
+            rows, padding = model.features(batch.samples), batch.padding()
+            found.append(float(teacher.divergence(rows, padding, model(rows, padding).log_probs)))
+    assert found[1] < 0.5 * found[0]
+
+
+def test_a_taught_run_resumes_bit_for_bit_with_its_teacher_alone(tmp_path: Path, all_on: Path) -> None:
+    unbroken = train(tones(), TINY, SIZES, hold_out="ann", teacher=all_on)
+    with pytest.raises(Killed):
+        train(tones(), TINY, SIZES, hold_out="ann", teacher=all_on, out=tmp_path, reporter=KillIn(4))
+    with pytest.raises(ValueError, match=r"its run has teacher = '\w+', so --resume cannot use None"):
+        train(tones(), TINY, SIZES, hold_out="ann", out=tmp_path, resume=True)
+    resumed = train(tones(), TINY, SIZES, hold_out="ann", teacher=all_on, out=tmp_path, resume=True)
+    assert timeless(resumed) == timeless(unbroken)
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, unbroken.model.state_dict()[name]), name
+
+
+def test_runs_share_a_warm_up_before_a_teacher(all_on: Path) -> None:
+    """It teaches from then on; another seed's features differ."""
+    warm = warm_up(tones(), TINY, SIZES, hold_out="ann")
+    alone, shared = (
+        train(tones(), TINY, SIZES, hold_out="ann", teacher=all_on, **start)
+        for start in ({}, {"start": warm})  # type: dict[str, Checkpoint]
+    )
+    assert timeless(shared) == timeless(alone)
+    for name, value in alone.model.state_dict().items():
+        assert torch.equal(value, shared.model.state_dict()[name]), name
+    other = replace(TINY, seed=1)
+    assert train(tones(), other, SIZES, hold_out="ann", teacher=all_on).epochs
+    late = warm_up(tones(), other, SIZES, hold_out="ann")
+    with pytest.raises(ValueError, match="must have learnt from the same clips with the same seed as the start"):
+        train(tones(), other, SIZES, hold_out="ann", teacher=all_on, start=late)
+
+
+def test_a_teacher_who_heard_the_speaker_is_refused(all_on: Path, tmp_path: Path) -> None:
+    for hold_out in ("bob", None):
+        with pytest.raises(ValueError, match=rf"'ann' was held out of its training, {hold_out!r} of this"):
+            train(tones(), TINY, SIZES, hold_out=hold_out, teacher=all_on)
+    with pytest.raises(FileNotFoundError, match=r"no model here \(there is no config.json\)"):
+        train(tones(), TINY, SIZES, hold_out="ann", teacher=tmp_path)

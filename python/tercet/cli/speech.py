@@ -113,6 +113,11 @@ def train_command(
     target_compute: Annotated[
         float | None, _setting("target_compute", "Share of all multiply-adds to steer the weight to.")
     ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(help="Model directory of a recogniser to learn from, such as one with gates on."),
+    ] = None,
+    teacher_weight: Annotated[float | None, _setting("teacher_weight", "Of learning from the teacher.")] = None,
     dim: Annotated[int | None, _setting("dim", "Of the blocks.")] = None,
     num_layers: Annotated[int | None, _setting("num_layers", "How many blocks.")] = None,
     num_heads: Annotated[int | None, _setting("num_heads", "Of attention.")] = None,
@@ -152,7 +157,10 @@ def train_command(
     sizes = replace(_SIZES, **{name: value for name, value in given.items() if hasattr(_SIZES, name)})
     set_up("cpu", threads)
     with closing(ProgressReporter(Console(stderr=True, quiet=as_json), settings)) as reporter:
-        result = train(read_clips(data), settings, sizes, hold_out=hold_out, out=out, resume=resume, reporter=reporter)
+        result = train(
+            read_clips(data), settings, sizes, hold_out=hold_out, out=out, resume=resume, teacher=teacher,
+            reporter=reporter,
+        )  # fmt: skip
     if settings.target_compute is not None and abs(result.compute_share - settings.target_compute) > _NEAR:
         Console(stderr=True).print(
             f"{out}: the model takes {100 * result.compute_share:.1f} % of the multiply-adds, not the target's"

@@ -159,3 +159,14 @@ class LogMel(nn.Module):
         self.mean.copy_(mean)
         self.deviation.copy_(deviation.clamp(min=1e-3))
         return self
+
+
+def mask_bins(rows: Tensor, most: int) -> Tensor:
+    """Rows [B, T, STACK * BINS] with two bands of 0..most bins at their mean, in each string other ones."""
+    bins = torch.arange(BINS)
+    masked = torch.zeros(len(rows), BINS, dtype=torch.bool)
+    for _ in range(2):
+        width = torch.randint(0, most + 1, (len(rows), 1))
+        first = (torch.rand(len(rows), 1) * (BINS - width + 1)).long()
+        masked |= (bins >= first) & (bins < first + width)
+    return rows.masked_fill(masked.repeat(1, STACK)[:, None], 0)

@@ -26,7 +26,8 @@ from tercet.graph.storage import digest
 from tercet.nn import CostWeight
 from tercet.speech import storage
 from tercet.speech.digits import BLANK, Clips
-from tercet.speech.features import BINS, FRAME, HOP, STACK
+from tercet.speech.features import FRAME, mask_bins
+from tercet.speech.guides import Teacher, along_path
 from tercet.speech.model import DigitRecognizer
 from tercet.speech.settings import ModelSettings, TrainingSettings
 from tercet.speech.strings import LONGEST, SHORTEST, Batch, StringMaker
@@ -50,6 +51,8 @@ _AFTER_WARM_UP = (
     "last_temperature",
     "mode",
     "window",
+    "teacher",
+    "teacher_weight",
 )
 _SHORT = (1, 2)  # digits of a string in the first epochs
 
@@ -113,17 +116,27 @@ class Run:
     """A run of training between its epochs; `snapshot` and `restore` are all that checkpoints need."""
 
     def __init__(
-        self, clips: Clips, settings: TrainingSettings, sizes: ModelSettings, hold_out: str | None, reporter: Reporter
+        self,
+        clips: Clips,
+        settings: TrainingSettings,
+        sizes: ModelSettings,
+        hold_out: str | None,
+        reporter: Reporter,
+        teacher: Teacher | None = None,
     ) -> None:
-        self.settings, self.sizes, self.hold_out, self.reporter = settings, sizes, hold_out, reporter
+        self.settings, self.sizes, self.hold_out = settings, sizes, hold_out
+        self.reporter, self.teacher = reporter, teacher
         self.clips = clips.to_train(hold_out)
         self.maker = StringMaker(self.clips, speeds=SPEEDS)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_key(settings.seed, 0))
             self.model = DigitRecognizer(sizes)
-        strings = self._batches(0, _FIT, 1)[0]
-        heard = zip(strings.samples, strings.frames, strict=True)
-        self.model.features.fit([samples[: int(frames) * FRAME] for samples, frames in heard])
+        if teacher is not None:
+            teacher.teach_to_hear(self.model.features)
+        else:
+            strings = self._batches(0, _FIT, 1)[0]
+            heard = zip(strings.samples, strings.frames, strict=True)
+            self.model.features.fit([samples[: int(frames) * FRAME] for samples, frames in heard])
         self.optimizers = optimizers(self.model, settings)
         self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)  # infinite where a string is too short for its digits
         self.steer = CostWeight(rate=_RATE)
@@ -135,7 +148,13 @@ class Run:
         clips = self.clips
         parts = {"audio": torch.from_numpy(np.concatenate(clips.audio)), "digits": torch.from_numpy(clips.digits)}
         data = digest(parts, [len(clip) for clip in clips.audio], clips.speakers.tolist())
-        return {**asdict(self.settings), **asdict(self.sizes), "hold_out": self.hold_out, "data": data}
+        own = {"hold_out": self.hold_out, "data": data, "teacher": self.taught_by}
+        return {**asdict(self.settings), **asdict(self.sizes), **own}
+
+    @property
+    def taught_by(self) -> str | None:
+        """Which weights the teacher has."""
+        return None if self.teacher is None else self.teacher.digest
 
     def snapshot(self) -> Checkpoint:
         """All that the next epoch depends on."""
@@ -167,8 +186,8 @@ class Run:
 
         Raises:
             ValueError: that run has other data, or other settings than those that tell only after a warm-up (gates,
-                cost_weight, target_compute, ramp, settle, temperature, last_temperature, mode, and the window, which
-                the blocks then learn anew), or has come further.
+                cost_weight, target_compute, ramp, settle, temperature, last_temperature, mode, teacher_weight, and the
+                window, which the blocks then learn anew), or has come further; or the teacher's features differ.
         """
         theirs, name = warm.state["run"], "tercet.speech.train"
         for key, value in self.identity.items():
@@ -180,6 +199,8 @@ class Run:
         thresholds = {key: value for key, value in self.model.state_dict().items() if key.endswith("_threshold")}
         own = {f"model.{key}": value.clone() for key, value in thresholds.items()}
         self.restore(Checkpoint(warm.state, {**warm.tensors, **own}))
+        if self.teacher is not None:
+            self.teacher.check_hears(self.model.features)
 
     def check_same(self, folder: Path, state: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint is of other settings or data."""
@@ -197,6 +218,7 @@ class Run:
         if folder is not None:
             state = self.snapshot().state
             facts = {"training": asdict(self.settings), "hold_out": self.hold_out, "compute_share": share}
+            facts["teacher"] = self.taught_by
             storage.save_model(folder, self.model, facts)
             finish_checkpoint(folder, state)
         return self.result(self.model, folder, share)
@@ -242,12 +264,15 @@ class Run:
         self.model.encoder.temperature = (
             settings.temperature * (settings.last_temperature / settings.temperature) ** progress
         )
-        gated = self.sizes.gates == "learnt" and progress >= settings.warm_up
+        warm = progress >= settings.warm_up
+        gated = self.sizes.gates == "learnt" and warm
         settles = gated and self.settles(step // settings.batches + 1)
         gates = self.decided(rows, padding) if settles else None
         log_probs, cost, total = self.model(rows, padding, forced=not gated, gates=gates)
         loss = self.loss(log_probs.transpose(0, 1), batch.digits, frames, batch.lengths)
         share, whole = total.share, loss + self.guidance(step) * along_path(log_probs, batch, frames, hop)
+        if self.teacher is not None and warm:
+            whole = whole + settings.teacher_weight * self.teacher.divergence(rows, padding, log_probs)
         if gated and not settles:
             if settings.target_compute is not None:
                 self.steer.update(share, 1 - (1 - settings.target_compute) * self.ramp(step))
@@ -362,26 +387,6 @@ def optimizers(model: DigitRecognizer, settings: TrainingSettings) -> dict[str, 
         "muon": torch.optim.Muon(maps, rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
         "adamw": torch.optim.AdamW(rest, rate, betas=(0.9, 0.98), weight_decay=decay, fused=True),
     }
-
-
-def along_path(log_probs: Tensor, batch: Batch, frames: Tensor, hop: int) -> Tensor:
-    """Cross-entropy of `log_probs` [B, T, 11], heard every `hop` samples, along the path that the strings' makers know
-    (`Batch.symbols`), the mean over frames: it teaches in few steps what the sum over all paths takes long to find."""
-    ends = ((torch.arange(log_probs.shape[1]) * STACK + STACK - 1) * hop) // HOP
-    symbols = batch.symbols[:, ends.clamp(max=batch.symbols.shape[1] - 1)]
-    symbols = symbols.masked_fill(torch.arange(log_probs.shape[1]) >= frames[:, None], -100)
-    return nn.functional.nll_loss(log_probs.transpose(1, 2), symbols, ignore_index=-100)
-
-
-def mask_bins(rows: Tensor, most: int) -> Tensor:
-    """Rows [B, T, STACK * BINS] with two bands of 0..most bins at their mean, in each string other ones."""
-    bins = torch.arange(BINS)
-    masked = torch.zeros(len(rows), BINS, dtype=torch.bool)
-    for _ in range(2):
-        width = torch.randint(0, most + 1, (len(rows), 1))
-        first = (torch.rand(len(rows), 1) * (BINS - width + 1)).long()
-        masked |= (bins >= first) & (bins < first + width)
-    return rows.masked_fill(masked.repeat(1, STACK)[:, None], 0)
 
 
 def _key(seed: int, epoch: int) -> int:

@@ -84,6 +84,8 @@ class TrainingSettings:
             Interspeech 2019).
         mode: of training while gates are drawn: "dense" or "compact"; see `tercet.nn.ArbitratedEncoderLayer`. Where
             they are decided, only kept frames are computed, which is the same but for rounding.
+        teacher_weight: of the divergence from a teacher's log-probabilities (`tercet.speech.guides`) after the
+            warm-up, where there is a teacher.
         seed: of everything that is drawn; at least 0.
         checkpoint_every: epochs.
 
@@ -108,6 +110,7 @@ class TrainingSettings:
     masked_bins: int = 8
     short: float = 0.2
     mode: str = "dense"
+    teacher_weight: float = 4.0
     seed: int = 0
     checkpoint_every: int = 10
 
@@ -118,7 +121,7 @@ class TrainingSettings:
         for name in ("learning_rate", "temperature", "last_temperature"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
-        for name in ("cost_weight", "weight_decay"):
+        for name in ("cost_weight", "weight_decay", "teacher_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be at least 0, got {getattr(self, name)}")
         for name in ("warm_up", "ramp", "settle", "short"):

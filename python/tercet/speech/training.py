@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tercet.checkpoints import Checkpoint, open_run
 from tercet.speech.digits import Clips
+from tercet.speech.guides import Teacher
 from tercet.speech.run import Reporter, Run, TrainingResult
 from tercet.speech.settings import ModelSettings, TrainingSettings
 
@@ -22,6 +23,7 @@ def train(
     out: str | PathLike[str] | None = None,
     resume: bool = False,
     start: Checkpoint | None = None,
+    teacher: str | PathLike[str] | None = None,
     reporter: Reporter | None = None,
 ) -> TrainingResult:
     """Train a recogniser of strings of digits in noise, on the CPU, and save it where `out` says.
@@ -29,7 +31,7 @@ def train(
     Every epoch makes fresh strings of copies of the clips that are played faster or slower (`run.SPEEDS`), with a drawn
     tilt of the spectrum, at a tempo that is drawn for each step (`run.SHORTEST_HOP` to `run.LONGEST_HOP`). In the first
     four fifths of the steps the loss also holds the cross-entropy along the path that the strings' maker knows, with a
-    weight that falls from 1 to 0 (`run.along_path`).
+    weight that falls from 1 to 0 (`guides.along_path`).
 
     The same arguments give the same model bit for bit on one machine and number of threads, also when the run was
     broken and resumed. Global random state is left as it was.
@@ -42,14 +44,18 @@ def train(
         out: the model directory to make; must be empty or absent unless `resume`. None: nothing is written.
         resume: go on from the checkpoint in `out`, if there is one.
         start: from `warm_up`, of a run that differs at most in gates, cost_weight, target_compute, ramp, settle,
-            temperature, last_temperature, mode or the window: its epochs count as this run's. The model is then the
-            same as without a start, bit for bit, if the start had this run's window.
+            temperature, last_temperature, mode, the window or the teacher: its epochs count as this run's. The model is
+            then the same as without a start, bit for bit, if the start had this run's window.
+        teacher: model directory of a recogniser that had the same speaker held out; after the warm-up its
+            log-probabilities are learnt from, too (`guides.Teacher`), and features are normalised as its are. A gated
+            model comes closer to one with every gate on if that is its teacher.
         reporter: hears of steps and epochs.
 
     Raises:
         ValueError: there is no such speaker, no clip is left, `out` is not empty, the checkpoint is of another run,
-            arbitrators that have a cost or a target get no steps to learn in (warm_up + ramp + settle is above 1), or
-            training diverges. OSError: a file cannot be written; the checkpoint before stays.
+            arbitrators that have a cost or a target get no steps to learn in (warm_up + ramp + settle is above 1), the
+            teacher had another speaker held out, or training diverges. OSError: a file cannot be written; the
+            checkpoint before stays.
 
     Source:
         Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022, for the gates and their cost
@@ -69,7 +75,8 @@ def train(
         raise ValueError("tercet.speech.train: resume needs out, the directory of the run to go on with")
     folder = None if out is None else Path(out)
     checkpoint = None if folder is None else open_run(folder, resume=resume)
-    run = Run(clips, settings, sizes, hold_out, reporter or Reporter())
+    taught_by = None if teacher is None else Teacher(teacher, hold_out)
+    run = Run(clips, settings, sizes, hold_out, reporter or Reporter(), taught_by)
     if folder is not None and checkpoint is not None:
         run.check_same(folder, checkpoint.state)
         if checkpoint.state.get("finished"):
@@ -90,7 +97,7 @@ def warm_up(
     reporter: Reporter | None = None,
 ) -> Checkpoint:
     """The part of `train` before arbitrators decide, in which all blocks run: a start that runs with other costs, with
-    gates on, or with another window after it can share (see `train`: all that may differ)."""
+    gates on, a teacher, or another window after it can share (see `train`: all that may differ)."""
     settings = TrainingSettings() if settings is None else settings
     run = Run(clips, settings, ModelSettings() if sizes is None else sizes, hold_out, reporter or Reporter())
     while len(run.history) < settings.warm_up_epochs:
