@@ -3,11 +3,11 @@
     python benchmarks/bench_digits.py --work WORK [--speakers theo,george] [--seeds 0,1,2] [--systems all_on,gated]
 
 trains what WORK does not hold yet. Once all_on and gated are there for all speakers and the seeds, it writes
-benchmarks/results/digits.json and digits.png; with --out, it writes what there is into that folder. A killed run keeps
-warm-ups and systems that it had finished; several processes may work on parts of their own (other speakers or seeds)
-in one folder. Every trained model stays in WORK, beside a file of what was counted: where that is of other test strings
-than today's, it is counted anew from the model (to have that for another reason, delete the file). A model of other
-settings than today's is refused.
+benchmarks/results/digits.json and digits.png; with --out, it writes what there is into that folder. A killed run goes
+on from what it had finished and from its last checkpoint; several processes may work on parts of their own (other
+speakers or seeds) in one folder. Every trained model stays in WORK, beside a file of what was counted: where that is of
+other test strings than today's, it is counted anew from the model (to have that for another reason, delete the file). A
+model of other settings than today's, or of another teacher than the one that is there, is refused.
 
 Systems, each trained for the same number of steps on the same strings, all but the first with all_on of that speaker
 and seed as their teacher:
@@ -25,12 +25,13 @@ and seed as their teacher:
 
 So small and shallow may compute somewhat more than gated, and windows, which save little, far more. Systems share the
 warm-up of a speaker and a seed, in which all blocks run (small and shallow, of other sizes, have their own); after it
-gates, cost or window differ. Tested on strings of every clip of the speaker who was held out, the same strings at each
-of SNRS. Shares of compute are of all_on's multiply-adds on the same strings, log-mel frames included; of the silence
-that is heard behind a string, which belongs to none, nothing is counted. The largest possible saving of a window is
-that of frames that see themselves alone, where windows are full. Intervals are of 95 %, bootstrapped over strings,
-paired: a string's ratios, systems and seeds go together, strings are drawn within speakers. Seeds and speakers are held
-fixed: an interval does not say what others would give.
+gates, cost, window and the teacher differ. A teacher is a second training, which its pupils cost beside their own.
+Tested on strings of every clip of the speaker who was held out, the same strings at each of SNRS. Shares of compute are
+of all_on's multiply-adds on the same strings, log-mel frames included; of the silence that is heard behind a string,
+which belongs to none, nothing is counted. The largest possible saving of a window is that of frames that see themselves
+alone, where windows are full. Intervals are of 95 %, bootstrapped over strings, paired: a string's ratios, systems and
+seeds go together, strings are drawn within speakers. Seeds and speakers are held fixed: an interval does not say what
+others would give.
 
 The settings of models and of training, TARGET and WINDOWS were chosen on figures of these same speakers, each held out
 of training as here. No speaker was kept apart from these choices, so the figures may flatter what was chosen.
@@ -39,7 +40,6 @@ of training as here. No speaker was kept apart from these choices, so the figure
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -66,7 +66,7 @@ from tercet.speech import (
 )
 from tercet.speech.model import fixed_cost
 from tercet.speech.plotting import Point, plot_compute
-from tercet.speech.storage import CONFIG, load_config, load_model, save_model
+from tercet.speech.storage import CONFIG, load_config, load_model
 from tercet.speech.strings import TEST_SNRS
 
 TRAINING = TrainingSettings()
@@ -81,6 +81,7 @@ FIRST_SEED = 0  # of windows, from which one is chosen, of the curve and of a ta
 HERE = Path(__file__).resolve().parent
 COUNTS = ("errors", "words", "spent", "dense", "spent_speech", "dense_speech")
 KINDS = ("all_on", "gated", *RIVALS, "taught", "window", "weight")
+TEACHER = "all_on"  # of all others
 ONCE = ("taught", "window", "weight")  # with FIRST_SEED alone
 System = tuple[TrainingSettings, ModelSettings]
 _ABSENT = object()  # a setting that there was not
@@ -162,8 +163,8 @@ class Bench:
         wanted = _as_stored(*self.settings(seed, system))
         trained = (folder / CONFIG).exists()
         if trained:
-            config = load_config(folder)
-            _check_same(folder, config, {**wanted, "hold_out": speaker})
+            known = {**wanted, "hold_out": speaker, **self._taught_by(speaker, seed, system)}
+            _check_same(folder, load_config(folder), known)
         if path.exists():
             found = read_json(path)
             if not trained:
@@ -191,19 +192,24 @@ class Bench:
         """Train and test one system, and its teacher, as far as that was not done."""
         if self.part(speaker, seed, system) is not None:
             return
-        teacher = None if system == "all_on" else self.model_path(speaker, seed, "all_on")
-        if teacher is not None:
-            self.measure(speaker, seed, "all_on")
-        started, (training, sizes) = time.perf_counter(), self.settings(seed, system)
+        if system != TEACHER and not (self.model_path(speaker, seed, TEACHER) / CONFIG).exists():
+            self._train(speaker, seed, TEACHER)
+        self._train(speaker, seed, system)
+
+    def _train(self, speaker: str, seed: int, system: str) -> None:
+        training, sizes = self.settings(seed, system)
         start = (
             self._warm_up(speaker, seed) if replace(sizes, gates=SIZES.gates, window=SIZES.window) == SIZES else None
         )
-        model = train(self.clips, training, sizes, hold_out=speaker, start=start, teacher=teacher).model
-        seconds = time.perf_counter() - started
-        facts = {"training": asdict(training), "hold_out": speaker, "seconds": seconds}
-        save_model(self.model_path(speaker, seed, system), model, facts)
-        print(f"{speaker}, seed {seed}, {system}: trained in {seconds:.0f} s", flush=True)
+        teacher = None if system == TEACHER else self.model_path(speaker, seed, TEACHER)
+        out = self.model_path(speaker, seed, system)
+        train(self.clips, training, sizes, hold_out=speaker, out=out, resume=True, start=start, teacher=teacher)
         self.count(speaker, seed, system)
+
+    def _taught_by(self, speaker: str, seed: int, system: str) -> dict[str, Any]:
+        """What a model's configuration says of its teacher, where it must have had one that is there."""
+        folder = self.model_path(speaker, seed, TEACHER)
+        return {"teacher": load_config(folder)["weights"]} if system != TEACHER and (folder / CONFIG).exists() else {}
 
     def _warm_up(self, speaker: str, seed: int) -> Checkpoint:
         """Of a speaker and a seed, from the folder where it was done."""
@@ -291,7 +297,7 @@ def results(bench: Bench, seeds: list[int], speakers: list[str]) -> dict[str, An
         made[name]["by_speaker"] = by_speaker
         if name == "gated":
             made |= compute_rise(found, dense)
-    for name in RIVALS:
+    for name in (*RIVALS, "taught"):
         shared = [
             seed for seed in made.get(name, {}).get("seeds", []) if seed in made.get("gated", {}).get("seeds", [])
         ]

@@ -75,7 +75,11 @@ def test_train_shows_progress_to_people(folder: Path) -> None:
 
 def test_train_learns_from_a_teacher(folder: Path) -> None:
     run(*training(folder, "taught", "--target-compute", 0.93, "--teacher", folder / "on"))
-    assert load_config(folder / "taught")["teacher"] == load_config(folder / "on")["weights"]
+    run(*training(folder, "untaught", "--target-compute", 0.93))
+    on, taught, untaught = (load_config(folder / name) for name in ("on", "taught", "untaught"))
+    assert taught["teacher"] == on["weights"]
+    assert taught["weights"] != untaught["weights"]
+    assert untaught["teacher"] is None
 
 
 def test_train_says_where_a_target_is_out_of_reach(folder: Path) -> None:
@@ -118,6 +122,7 @@ def test_every_setting_reaches_the_run(folder: Path) -> None:
     options: list[object] = []
     for name, value in {**sizes, **settings}.items():
         options += [] if value is None else ["--" + name.replace("_", "-"), value]
+    options += ["--teacher", folder / "on"]
     run("train", "--data", folder / "tones.npz", "--out", folder / "all", *options)
     config = json.loads((folder / "all" / "config.json").read_text())
     assert config["model"] == sizes
@@ -240,7 +245,9 @@ def test_what_does_not_go_together_is_refused(folder: Path, capsys: pytest.Captu
     shown = errors(capsys, "train", "--data", data, "--out", folder / "x", "--gates", "on", "--cost-weight", 1)
     assert "with gates on there is no cost to weigh" in shown
     shown = errors(capsys, "train", "--data", data, "--out", folder / "x", "--teacher", folder / "gated")
-    assert "'ann' was held out of its training, None of this" in shown
+    assert "it had hold_out = 'ann', this run has None" in shown
+    shown = errors(capsys, "train", "--data", data, "--out", folder / "x", "--teacher-weight", 2)
+    assert "--teacher-weight is that of a --teacher, and there is none" in shown
     shown = errors(capsys, "eval", "--model", folder / "on", "--data", data, "--hold-out", "dan")
     assert "must be one of ann, bob, cy, got 'dan'" in shown
     assert "give --data" in errors(capsys, "plot", "--model", folder / "on", "--out", folder / "x")

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import digits_figures
 from spoken import tones
 from tercet.speech import DigitRecognizer, ModelSettings, TrainingSettings
 from tercet.speech.features import FRAME
+from tercet.speech.storage import save_model
 
 SIZES = ModelSettings(dim=16, num_layers=3, num_heads=2, feed_forward_dim=32, window=5, context=3)
 SHORT = TrainingSettings(epochs=3, batches=2, batch_size=3)
@@ -135,7 +137,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     trained, train = [], bench.train
 
     def noted(clips: Any, training: Any, sizes: Any, **more: Any) -> Any:
-        how = [name for name in ("start", "teacher") if more[name] is not None]
+        how = ["start"] if more["start"] else []
+        how += [] if more["teacher"] is None else [f"taught by {more['teacher'].name}"]
         trained.append(" ".join([sizes.gates, str(sizes.num_layers), str(sizes.dim), *how]))
         return train(clips, training, sizes, **more)
 
@@ -147,13 +150,15 @@ def test_models_are_kept_and_counted_anew(tmp_path: Path, small: list[str], monk
     own = bench.Bench(tones(), tmp_path)
     for system in ("gated", "all_on", "taught", "small", "shallow"):
         own.measure("ann", 0, system)
-    sizes = [bench.systems()[name][1] for name in ("small", "shallow")]
-    rivals = [f"on {one.num_layers} {one.dim} teacher" for one in sizes]
-    assert small == ["on 3 16 start", "learnt 3 16 start teacher", "on 3 16 start teacher", *rivals]
+    own.measure("ann", 1, "small")
+    sizes = [bench.systems()[name][1] for name in ("small", "shallow", "small")]
+    first, *rivals = (f"on {one.num_layers} {one.dim}" for one in (SIZES, *sizes))
+    taught = [f"{one} taught by ann 0 all_on" for one in (f"learnt{first[2:]} start", f"{first} start", *rivals[:2])]
+    assert small == [f"{first} start", *taught, f"{first} start", f"{rivals[2]} taught by ann 1 all_on"]
     count = len(small)
     made = bench.results(own, [0], ["ann"])
-    for name in bench.RIVALS:
-        assert made[f"{name}_share"] >= bench.TARGET
+    for name in (*bench.RIVALS, "taught"):
+        assert made.get(f"{name}_share", 1) >= bench.TARGET
         assert made["gated"][f"word_error_ratio_to_{name}_seeds"] == [0]
         low, high = made["gated"][f"word_error_ratio_to_{name}_95"]
         assert low <= made["gated"][f"word_error_ratio_to_{name}"] <= high
@@ -184,6 +189,31 @@ def test_models_are_kept_and_counted_anew(tmp_path: Path, small: list[str], monk
         (own.model_path("bob", 0, "gated") / name).write_bytes(moved.read_bytes())
     with pytest.raises(ValueError, match="bob 0 gated: it was made with hold_out 'ann', not 'bob'"):
         own.part("bob", 0, "gated")
+
+
+def test_a_system_belongs_to_the_teacher_that_is_there(tmp_path: Path, small: list[str]) -> None:
+    own = bench.Bench(tones(), tmp_path)
+    own.measure("ann", 0, "shallow")
+    assert len(small) == 2
+    teacher = own.model_path("ann", 0, "all_on")
+    rmtree(teacher)  # what was counted of it stays
+    own.measure("ann", 0, "gated")
+    assert len(small) == 4
+    assert own.part("ann", 0, "shallow") is not None  # the same training gave the same weights
+    config = json.loads((teacher / "config.json").read_text())
+    told = {name: config[name] for name in ("training", "hold_out")}
+    save_model(teacher, DigitRecognizer(ModelSettings(**config["model"])), told)
+    with pytest.raises(ValueError, match=r"ann 0 shallow: it was made with teacher '\w+', not '\w+'"):
+        bench.Bench(tones(), tmp_path).measure("ann", 0, "shallow")
+
+
+def test_the_plan_has_each_system_of_each_speaker_and_seed_once() -> None:
+    planned = list(bench.plan(["gated", "taught", "window"], [0, 2], ["ann", "bob"]))
+    assert len(planned) == len(set(planned))
+    windows = [f"window {window}" for window in bench.WINDOWS]
+    for speaker in ("ann", "bob"):
+        assert {system for who, seed, system in planned if (who, seed) == (speaker, 0)} == {"gated", "taught", *windows}
+        assert {system for who, seed, system in planned if (who, seed) == (speaker, 2)} == {"gated"}
 
 
 def test_points_of_one_seed_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

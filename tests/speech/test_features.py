@@ -21,6 +21,7 @@ from tercet.speech.features import (
     WINDOW,
     FeatureState,
     LogMel,
+    mask_bins,
     mel_filters,
 )
 
@@ -152,3 +153,20 @@ def test_the_features_own_hop_is_no_stretch() -> None:
     rows, counts = features.stretched(samples, torch.tensor([5]), HOP)
     assert torch.equal(rows, features(samples))
     assert counts.tolist() == [5]
+
+
+@given(st.integers(0, BINS), st.integers(0, 2**32))
+def test_masks_are_two_bands_of_bins_over_all_frames_of_a_string(most: int, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        masked = mask_bins(torch.ones(6, 3, STACK * BINS), most).unflatten(-1, (STACK, BINS)) == 0
+    of_string = masked[:, 0, 0]
+    assert torch.equal(masked, of_string[:, None, None].expand_as(masked))
+    edges = torch.nn.functional.pad(of_string, (1, 1)).int().diff(dim=1)
+    bands = [
+        (edge == -1).nonzero().squeeze(1) - (edge == 1).nonzero().squeeze(1) for edge in edges
+    ]  # one where they touch
+    assert all(len(band) <= 2 and int(band.sum()) <= 2 * most for band in bands)
+    assert all(int(band.max()) <= most for band in bands if len(band) == 2)
+    if most == BINS:
+        assert len({tuple(row.tolist()) for row in of_string}) > 1

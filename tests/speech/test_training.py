@@ -21,7 +21,7 @@ from tercet.speech import (
     train,
     warm_up,
 )
-from tercet.speech.guides import Teacher
+from tercet.speech.guides import Teacher, along_path
 from tercet.speech.model import Spent, fixed_cost
 from tercet.speech.run import Run
 from tercet.speech.storage import VERSION, load_config, load_model
@@ -197,6 +197,7 @@ def test_the_loss_of_tones_falls() -> None:
         ({"lowest_snr": float("-inf")}, "lowest_snr must be finite, got -inf"),
         ({"highest_snr": float("inf")}, "highest_snr must be finite, got inf"),
         ({"lowest_snr": float("nan")}, "lowest_snr must be finite, got nan"),
+        ({"teacher_weight": 0.0}, "teacher_weight must be above 0, got 0.0"),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
         ({"seed": 0.5}, "seed must be an integer of at least 0, got 0.5"),
         ({"masked_bins": 25}, r"masked_bins must be in 0\.\.24, got 25"),
@@ -313,35 +314,56 @@ def test_a_start_of_another_run_is_refused() -> None:
         train(tones(), TINY, SIZES, hold_out="ann", start=late)
 
 
-# ---- teachers
+# ---- what guides
+
+
+def test_the_path_is_that_of_the_symbols_where_a_row_ends() -> None:
+    batch = StringMaker(tones().to_train("ann")).training_batches(5, 3, 4, 1, (20.0, 30.0))[0]
+    for hop in (56, 80, 112):
+        frames = ((batch.frames * 320 - 80) // hop + 1) // 4
+        log_probs = torch.randn(4, int(frames.max()), 11, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+        said = [
+            -float(log_probs[b, t, batch.symbols[b, min((4 * t + 3) * hop // 80, batch.symbols.shape[1] - 1)]])
+            for b in range(4)
+            for t in range(int(frames[b]))
+        ]
+        assert float(along_path(log_probs, batch, frames, hop)) == pytest.approx(np.mean(said), rel=1e-5)
 
 
 def test_a_teachers_divergence_is_that_of_its_log_probabilities(all_on: Path) -> None:
-    teacher, rng = Teacher(all_on, "ann"), np.random.default_rng(3)
+    teacher, rng = Teacher(all_on), np.random.default_rng(3)
     rows = torch.from_numpy(rng.standard_normal((2, 7, 96)).astype(np.float32))
     padding = torch.arange(7) >= torch.tensor([[7], [4]])
     theirs = teacher.model(rows, padding).log_probs.detach()
-    own = torch.from_numpy(rng.standard_normal((2, 7, 11))).log_softmax(-1)
+    own = torch.from_numpy(rng.standard_normal((2, 7, 11))).log_softmax(-1).requires_grad_()
     want = sum(
-        float(theirs[b, t].double().exp() @ (theirs[b, t].double() - own[b, t]))
+        float(theirs[b, t].double().exp() @ (theirs[b, t].double() - own[b, t].detach()))
         for b, frames in enumerate((7, 4))
         for t in range(frames)
     )
-    assert float(teacher.divergence(rows, padding, own)) == pytest.approx(want / 11, rel=1e-5)
+    found = teacher.divergence(rows, padding, own)
+    assert found.item() == pytest.approx(want / 11, rel=1e-5)
+    found.backward()
+    assert all(parameter.grad is None for parameter in teacher.model.parameters())
+    assert not teacher.model.training
     assert float(teacher.divergence(rows, padding, theirs)) == pytest.approx(0, abs=1e-6)
+    assert float(teacher.divergence(rows[:, :0], padding[:, :0], theirs[:, :0])) == 0
 
 
 def test_who_is_taught_comes_closer_to_the_teacher(all_on: Path) -> None:
-    learning = replace(TINY, cost_weight=0.0, epochs=12, learning_rate=1e-2, lowest_snr=20.0)
+    """And hears as it does, whatever the seed; global random state stays."""
+    learning = replace(TINY, cost_weight=0.0, epochs=12, learning_rate=1e-2, lowest_snr=20.0, seed=1)
     batch = StringMaker(tones().to_train("ann")).training_batches(7, 1, 32, 1, (20.0, 30.0))[0]
-    teacher, found = Teacher(all_on, "ann"), []
-    for weight in (0.0, 4.0):
-        settings = replace(learning, teacher_weight=weight)
-        model = train(tones(), settings, SIZES, hold_out="ann", teacher=all_on).model
+    teacher, found, before = Teacher(all_on), [], torch.get_rng_state()
+    for folder in (None, all_on):
+        model = train(tones(), learning, SIZES, hold_out="ann", teacher=folder).model
+        own, theirs = model.features, teacher.model.features
+        assert torch.equal(own.mean, theirs.mean) is torch.equal(own.deviation, theirs.deviation) is (folder == all_on)
         with torch.inference_mode():
             rows, padding = model.features(batch.samples), batch.padding()
             found.append(float(teacher.divergence(rows, padding, model(rows, padding).log_probs)))
     assert found[1] < 0.5 * found[0]
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_taught_run_resumes_bit_for_bit_with_its_teacher_alone(tmp_path: Path, all_on: Path) -> None:
@@ -356,26 +378,35 @@ def test_a_taught_run_resumes_bit_for_bit_with_its_teacher_alone(tmp_path: Path,
         assert torch.equal(value, unbroken.model.state_dict()[name]), name
 
 
+def test_a_weight_that_tells_nothing_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(tones(), TINY, SIZES, hold_out="ann", out=tmp_path, reporter=KillIn(4))
+    assert train(tones(), replace(TINY, teacher_weight=1.0), SIZES, hold_out="ann", out=tmp_path, resume=True).epochs
+
+
 def test_runs_share_a_warm_up_before_a_teacher(all_on: Path) -> None:
-    """It teaches from then on; another seed's features differ."""
+    """It teaches from then on; features of another seed's teacher are others."""
     warm = warm_up(tones(), TINY, SIZES, hold_out="ann")
-    alone, shared = (
-        train(tones(), TINY, SIZES, hold_out="ann", teacher=all_on, **start)
-        for start in ({}, {"start": warm})  # type: dict[str, Checkpoint]
-    )
+    alone = train(tones(), TINY, SIZES, hold_out="ann", teacher=all_on)
+    shared = train(tones(), TINY, SIZES, hold_out="ann", teacher=all_on, start=warm)
     assert timeless(shared) == timeless(alone)
     for name, value in alone.model.state_dict().items():
         assert torch.equal(value, shared.model.state_dict()[name]), name
     other = replace(TINY, seed=1)
-    assert train(tones(), other, SIZES, hold_out="ann", teacher=all_on).epochs
     late = warm_up(tones(), other, SIZES, hold_out="ann")
-    with pytest.raises(ValueError, match="must have learnt from the same clips with the same seed as the start"):
+    with pytest.raises(ValueError, match="the run to start from hears by another mean: a teacher of another seed"):
         train(tones(), other, SIZES, hold_out="ann", teacher=all_on, start=late)
 
 
-def test_a_teacher_who_heard_the_speaker_is_refused(all_on: Path, tmp_path: Path) -> None:
+def test_a_teacher_who_may_have_heard_what_is_tested_is_refused(all_on: Path, tmp_path: Path) -> None:
     for hold_out in ("bob", None):
-        with pytest.raises(ValueError, match=rf"'ann' was held out of its training, {hold_out!r} of this"):
+        with pytest.raises(ValueError, match=rf"same clips: it had hold_out = 'ann', this run has {hold_out!r}"):
             train(tones(), TINY, SIZES, hold_out=hold_out, teacher=all_on)
+    clips = tones()
+    fewer = clips.where(np.arange(len(clips)) != np.flatnonzero(clips.speakers == "bob")[0])
+    with pytest.raises(ValueError, match="a teacher must have learnt from the same clips: its were others"):
+        train(fewer, TINY, SIZES, hold_out="ann", teacher=all_on)
+    with pytest.raises(ValueError, match="a teacher teaches after the warm-up, which is all there is"):
+        train(tones(), replace(TINY, cost_weight=0.0, warm_up=1.0), SIZES, hold_out="ann", teacher=all_on)
     with pytest.raises(FileNotFoundError, match=r"no model here \(there is no config.json\)"):
         train(tones(), TINY, SIZES, hold_out="ann", teacher=tmp_path)

@@ -153,6 +153,8 @@ def train_command(
     close, and their own cost may bring the model's share of multiply-adds above 100 %.
     """
     given = {name: value for name, value in locals().items() if value is not None}
+    if teacher_weight is not None and teacher is None:
+        raise ValueError("--teacher-weight is that of a --teacher, and there is none")
     settings = replace(_TRAINING, **{name: value for name, value in given.items() if hasattr(_TRAINING, name)})
     sizes = replace(_SIZES, **{name: value for name, value in given.items() if hasattr(_SIZES, name)})
     set_up("cpu", threads)

@@ -18,6 +18,7 @@ from tercet.nn.arbiter import wide_dtype, without_autocast
 from tercet.nn.capacity import padded_rows
 
 _LARGEST_EXPONENT = 80.0  # of a key that is off, relative to the keys that are seen: float32 holds exp of it
+_SMALL_TOTAL = 1.125  # of weights of which the largest is 1: without that one three bits are lost, not more
 _SCORES_AT_ONCE = 1 << 20  # on a CPU: 4 MB a temporary, which malloc uses again; larger ones are mapped anew each time
 
 
@@ -136,11 +137,13 @@ def _differences(
         total = weights_seen.sum(-1, keepdim=True)
         mean = weights_seen.mul_(said).sum(-1, keepdim=True).div_(total)
         difference = weights.div_(torch.addcmul(total, weights, turned)).mul_(said - mean)
-        # Without a key that has most of the weight (its own is exp(0)), what is left of the total may be rounding:
-        # attention of the others then. The total is NaN where a query sees nothing.
-        few = (~(total >= 2)).flatten().nonzero().squeeze(1)
+        # Without a key that has nearly all weight (its own is exp(0)), what is left of the total is rounding: attention
+        # of the others then. A GPU is waited for here, once a piece.
+        frame = torch.arange(num_frames, device=on.device)[rows, None]
+        few = ((total < _SMALL_TOTAL) & (top != frame)) | (peak == -torch.inf)
+        few = few.flatten().nonzero().squeeze(1)
         parts = (part.flatten(0, 2)[few] for part in (scores, seen, said, peak, top, total, difference))
-        difference.flatten(0, 2)[few] = _with_the_largest(*parts)
+        difference.view(-1, num_frames)[few] = _with_the_largest(*parts)
         difference.diagonal(first, -2, -1).zero_()
         found += difference.sum((1, 2))
     return found

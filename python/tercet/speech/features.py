@@ -162,7 +162,8 @@ class LogMel(nn.Module):
 
 
 def mask_bins(rows: Tensor, most: int) -> Tensor:
-    """Rows [B, T, STACK * BINS] with two bands of 0..most bins at their mean, in each string other ones."""
+    """Rows [B, T, STACK * BINS] with two bands of 0..most bins at their mean, in each string other ones, drawn from
+    torch's own generator."""
     bins = torch.arange(BINS)
     masked = torch.zeros(len(rows), BINS, dtype=torch.bool)
     for _ in range(2):

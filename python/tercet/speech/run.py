@@ -29,6 +29,7 @@ from tercet.speech.digits import BLANK, Clips
 from tercet.speech.features import FRAME, mask_bins
 from tercet.speech.guides import Teacher, along_path
 from tercet.speech.model import DigitRecognizer
+from tercet.speech.optimizers import optimizers
 from tercet.speech.settings import ModelSettings, TrainingSettings
 from tercet.speech.strings import LONGEST, SHORTEST, Batch, StringMaker
 
@@ -132,6 +133,7 @@ class Run:
             torch.manual_seed(_key(settings.seed, 0))
             self.model = DigitRecognizer(sizes)
         if teacher is not None:
+            teacher.check_clips(self.data, hold_out)
             teacher.teach_to_hear(self.model.features)
         else:
             strings = self._batches(0, _FIT, 1)[0]
@@ -143,18 +145,25 @@ class Run:
         self.history: list[Epoch] = []
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that resumes it."""
+    def data(self) -> str:
+        """A digest of the clips that are learnt from."""
         clips = self.clips
         parts = {"audio": torch.from_numpy(np.concatenate(clips.audio)), "digits": torch.from_numpy(clips.digits)}
-        data = digest(parts, [len(clip) for clip in clips.audio], clips.speakers.tolist())
-        own = {"hold_out": self.hold_out, "data": data, "teacher": self.taught_by}
-        return {**asdict(self.settings), **asdict(self.sizes), **own}
+        return digest(parts, [len(clip) for clip in clips.audio], clips.speakers.tolist())
 
-    @property
-    def taught_by(self) -> str | None:
-        """Which weights the teacher has."""
-        return None if self.teacher is None else self.teacher.digest
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """Of the run, beside its settings; `teacher` is which weights that has."""
+        teacher = None if self.teacher is None else self.teacher.config["weights"]
+        return {"hold_out": self.hold_out, "data": self.data, "teacher": teacher}
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that resumes it."""
+        settings = asdict(self.settings)
+        if self.teacher is None:  # tells nothing then
+            del settings["teacher_weight"]
+        return {**settings, **asdict(self.sizes), **self.facts}
 
     def snapshot(self) -> Checkpoint:
         """All that the next epoch depends on."""
@@ -186,8 +195,9 @@ class Run:
 
         Raises:
             ValueError: that run has other data, or other settings than those that tell only after a warm-up (gates,
-                cost_weight, target_compute, ramp, settle, temperature, last_temperature, mode, teacher_weight, and the
-                window, which the blocks then learn anew), or has come further; or the teacher's features differ.
+                cost_weight, target_compute, ramp, settle, temperature, last_temperature, mode, the teacher and its
+                weight, and the window, which the blocks then learn anew), has other features (those of a teacher who
+                learnt with another seed), or has come further.
         """
         theirs, name = warm.state["run"], "tercet.speech.train"
         for key, value in self.identity.items():
@@ -196,11 +206,12 @@ class Run:
         if warm.state["epoch"] > self.settings.warm_up_epochs:
             wanted = f"must have come to epoch {self.settings.warm_up_epochs} at most"
             raise ValueError(f"{name}: the run to start from {wanted}, got {warm.state['epoch']}")
+        for key, value in self.model.features.state_dict().items():
+            if not torch.equal(warm.tensors[f"model.features.{key}"], value):
+                raise ValueError(f"{name}: the run to start from hears by another {key}: a teacher of another seed")
         thresholds = {key: value for key, value in self.model.state_dict().items() if key.endswith("_threshold")}
         own = {f"model.{key}": value.clone() for key, value in thresholds.items()}
         self.restore(Checkpoint(warm.state, {**warm.tensors, **own}))
-        if self.teacher is not None:
-            self.teacher.check_hears(self.model.features)
 
     def check_same(self, folder: Path, state: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint is of other settings or data."""
@@ -217,9 +228,8 @@ class Run:
         self.model.eval()
         if folder is not None:
             state = self.snapshot().state
-            facts = {"training": asdict(self.settings), "hold_out": self.hold_out, "compute_share": share}
-            facts["teacher"] = self.taught_by
-            storage.save_model(folder, self.model, facts)
+            told = {"training": asdict(self.settings), "compute_share": share}
+            storage.save_model(folder, self.model, {**told, **self.facts})
             finish_checkpoint(folder, state)
         return self.result(self.model, folder, share)
 
@@ -264,14 +274,14 @@ class Run:
         self.model.encoder.temperature = (
             settings.temperature * (settings.last_temperature / settings.temperature) ** progress
         )
-        warm = progress >= settings.warm_up
-        gated = self.sizes.gates == "learnt" and warm
+        warmed_up = progress >= settings.warm_up
+        gated = self.sizes.gates == "learnt" and warmed_up
         settles = gated and self.settles(step // settings.batches + 1)
         gates = self.decided(rows, padding) if settles else None
         log_probs, cost, total = self.model(rows, padding, forced=not gated, gates=gates)
         loss = self.loss(log_probs.transpose(0, 1), batch.digits, frames, batch.lengths)
         share, whole = total.share, loss + self.guidance(step) * along_path(log_probs, batch, frames, hop)
-        if self.teacher is not None and warm:
+        if self.teacher is not None and warmed_up:
             whole = whole + settings.teacher_weight * self.teacher.divergence(rows, padding, log_probs)
         if gated and not settles:
             if settings.target_compute is not None:
@@ -364,29 +374,6 @@ class Run:
         """The result of a run that had finished before."""
         self.history = [Epoch(**row) for row in state["history"]]
         return self.result(storage.load_model(folder), folder, float(storage.load_config(folder)["compute_share"]))
-
-
-def optimizers(model: DigitRecognizer, settings: TrainingSettings) -> dict[str, torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices of the blocks, its updates as large as AdamW's (Liu et al.: Muon is
-    Scalable for LLM Training, 2025); AdamW for all else.
-
-    Raises:
-        ImportError: torch is older than 2.9.
-    """
-    if not hasattr(torch.optim, "Muon"):
-        raise ImportError(f"training a recogniser needs torch 2.9 or later, got {torch.__version__}")
-    maps = [
-        parameter
-        for name, parameter in model.encoder.named_parameters()
-        if parameter.dim() == 2 and "arbiter" not in name
-    ]
-    chosen = {id(parameter) for parameter in maps}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    rate, decay = settings.learning_rate, settings.weight_decay
-    return {
-        "muon": torch.optim.Muon(maps, rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        "adamw": torch.optim.AdamW(rest, rate, betas=(0.9, 0.98), weight_decay=decay, fused=True),
-    }
 
 
 def _key(seed: int, epoch: int) -> int:

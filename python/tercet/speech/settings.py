@@ -118,10 +118,10 @@ class TrainingSettings:
         """Raises ValueError where a setting is out of range."""
         check_counts(self, _OP, ("epochs", "batches", "batch_size", "checkpoint_every"))
         check_counts(self, _OP, ("seed",), 0)
-        for name in ("learning_rate", "temperature", "last_temperature"):
+        for name in ("learning_rate", "temperature", "last_temperature", "teacher_weight"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be above 0, got {getattr(self, name)}")
-        for name in ("cost_weight", "weight_decay", "teacher_weight"):
+        for name in ("cost_weight", "weight_decay"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{_OP}: {name} must be at least 0, got {getattr(self, name)}")
         for name in ("warm_up", "ramp", "settle", "short"):

@@ -8,6 +8,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tercet.checkpoints import read_config
 from tercet.files import read_tensors, write_json, write_tensors
 from tercet.graph.storage import digest
@@ -47,7 +49,8 @@ def load_model(folder: str | PathLike[str]) -> DigitRecognizer:
     if config.get("weights") != digest(tensors):
         raise ValueError(f"{folder}: its files do not belong together: {CONFIG} is of other weights than {WEIGHTS}")
     try:
-        model = DigitRecognizer(ModelSettings(**config["model"]))
+        with torch.random.fork_rng(devices=[]):  # modules are made with drawn values
+            model = DigitRecognizer(ModelSettings(**config["model"]))
         model.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder}: its files do not belong together: {error}") from error

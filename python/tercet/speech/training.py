@@ -33,8 +33,8 @@ def train(
     four fifths of the steps the loss also holds the cross-entropy along the path that the strings' maker knows, with a
     weight that falls from 1 to 0 (`guides.along_path`).
 
-    The same arguments give the same model bit for bit on one machine and number of threads, also when the run was
-    broken and resumed. Global random state is left as it was.
+    The same arguments, and a teacher of the same weights, give the same model bit for bit on one machine and number of
+    threads, also when the run was broken and resumed. Global random state is left as it was.
 
     Args:
         clips: of all speakers.
@@ -44,22 +44,24 @@ def train(
         out: the model directory to make; must be empty or absent unless `resume`. None: nothing is written.
         resume: go on from the checkpoint in `out`, if there is one.
         start: from `warm_up`, of a run that differs at most in gates, cost_weight, target_compute, ramp, settle,
-            temperature, last_temperature, mode, the window or the teacher: its epochs count as this run's. The model is
-            then the same as without a start, bit for bit, if the start had this run's window.
-        teacher: model directory of a recogniser that had the same speaker held out; after the warm-up its
+            temperature, last_temperature, mode, the window, the teacher and its weight: its epochs count as this run's.
+            The model is then the same as without a start, bit for bit, if the start had this run's window.
+        teacher: model directory of a recogniser that has learnt from the same clips; after the warm-up its
             log-probabilities are learnt from, too (`guides.Teacher`), and features are normalised as its are. A gated
-            model comes closer to one with every gate on if that is its teacher.
+            model comes closer to one with every gate on if that is its teacher. A run that is resumed needs it, too.
         reporter: hears of steps and epochs.
 
     Raises:
-        ValueError: there is no such speaker, no clip is left, `out` is not empty, the checkpoint is of another run,
-            arbitrators that have a cost or a target get no steps to learn in (warm_up + ramp + settle is above 1), the
-            teacher had another speaker held out, or training diverges. OSError: a file cannot be written; the
-            checkpoint before stays.
+        ValueError: there is no such speaker, no clip is left, `out` is not empty, the checkpoint or the start is of
+            another run, arbitrators that have a cost or a target get no steps to learn in (warm_up + ramp + settle is
+            above 1), the teacher's files are broken, it has learnt from other clips or gets no steps to teach in, or
+            training diverges. FileNotFoundError: there is no teacher. OSError: a file cannot be written; the checkpoint
+            before stays.
 
     Source:
         Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022, for the gates and their cost
-        in the loss; the schedules are ours.
+        in the loss; the schedules are ours. Teachers: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural
+        Network, 2015.
     """
     settings = TrainingSettings() if settings is None else settings
     sizes = ModelSettings() if sizes is None else sizes
@@ -71,12 +73,15 @@ def train(
             got = " + ".join(f"{share:g}" for share in shares)
             wanted = "with a cost or a target warm_up + ramp + settle must be at most 1"
             raise ValueError(f"tercet.speech.train: {wanted}, or arbitrators have no steps to learn in; got {got}")
+    if teacher is not None and settings.warm_up == 1:
+        raise ValueError(
+            "tercet.speech.train: a teacher teaches after the warm-up, which is all there is: warm_up is 1"
+        )
     if resume and out is None:
         raise ValueError("tercet.speech.train: resume needs out, the directory of the run to go on with")
     folder = None if out is None else Path(out)
     checkpoint = None if folder is None else open_run(folder, resume=resume)
-    taught_by = None if teacher is None else Teacher(teacher, hold_out)
-    run = Run(clips, settings, sizes, hold_out, reporter or Reporter(), taught_by)
+    run = Run(clips, settings, sizes, hold_out, reporter or Reporter(), None if teacher is None else Teacher(teacher))
     if folder is not None and checkpoint is not None:
         run.check_same(folder, checkpoint.state)
         if checkpoint.state.get("finished"):
