@@ -108,6 +108,7 @@ def run(world: Films, out: Path, **options: object) -> TrainingResult:
 def test_a_seed_gives_the_same_model_and_global_random_state_is_left_alone(world: Films, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     run(world, tmp_path / "a", epochs=1)
+    Answerer.load(tmp_path / "a", world.graph)
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(5)
     run(world, tmp_path / "b", epochs=1)

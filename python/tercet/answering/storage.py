@@ -55,10 +55,11 @@ def load_model(folder: Path, device: torch.device) -> tuple[AnswerModel, dict[st
     """
     config = load_config(folder)
     try:
-        encoder = load_encoder(config["encoder"], folder)
-        model = AnswerModel(
-            encoder, config["num_relations"], config["hops"], dim=config["dim"], exclude_seed=config["exclude_seed"]
-        )
+        with torch.random.fork_rng(devices=[]):  # modules are made with drawn values
+            encoder = load_encoder(config["encoder"], folder)
+            model = AnswerModel(
+                encoder, config["num_relations"], config["hops"], dim=config["dim"], exclude_seed=config["exclude_seed"]
+            )
         model.load_state_dict(read_tensors(folder / WEIGHTS))
     except (KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together: {error}") from error
