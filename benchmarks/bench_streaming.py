@@ -1,8 +1,8 @@
 """Frames a second of a streaming stack, one frame a step, against the same loop written with torch modules.
 
     python -m pytest benchmarks/bench_streaming.py --tercet-size full --benchmark-json streaming.json
-    python benchmarks/table.py streaming.json --title "Streaming" --out benchmarks/results/streaming.md
-    python benchmarks/bench_streaming.py streaming.json --out benchmarks/results/streaming.png
+    python benchmarks/table.py streaming.json [AGAIN.json ...] --title Streaming --out benchmarks/results/streaming.md
+    python benchmarks/bench_streaming.py streaming.json [AGAIN.json ...] --out benchmarks/results/streaming.png
 
 The arbitrators are calibrated to the keep rate; a call is a run of frames of one or more streams, from an empty window.
 Streams stepped together share one read of the weights: one that is off saves its own products, but the read is saved
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
+from table import pooled
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer
 from tercet.plotting import new_figure, write_figure
 from timing import assert_close, measure
@@ -157,4 +158,4 @@ if __name__ == "__main__":
     parser.add_argument("files", nargs="+", type=Path, help="of pytest-benchmark, of one machine")
     parser.add_argument("--out", type=Path, required=True, help="the PNG")
     arguments = parser.parse_args()
-    draw([entry for file in arguments.files for entry in json.loads(file.read_text())["benchmarks"]], arguments.out)
+    draw(pooled(json.loads(file.read_text()) for file in arguments.files), arguments.out)

@@ -1,17 +1,22 @@
 """One Markdown table from a file of pytest-benchmark: medians, and how many times ours each rival takes.
 
 python benchmarks/table.py traversal.json [MORE.json ...] --out benchmarks/results/traversal.md
+
+Files may hold other cases, or the same ones again: their medians are then of all rounds together, which a slow phase of
+the machine moves less than those of one run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 OURS = "tercet"
+ENDING = "_per_second"
 NOTES = {
     "Traversal": "Each call gets fresh relation weights; drawing them and laying them out is not timed, nor is building"
     " a rival's matrices. edges/s counts the edges that leave the frontier.",
@@ -46,19 +51,37 @@ def rate(per_second: float) -> str:
     return f"{per_second:.3g}"
 
 
+def pooled(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The benchmarks of several runs, each once: its median is that of the rounds of all, and its rates are of that."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in (entry for run in runs for entry in run["benchmarks"]):
+        before = found.setdefault(entry["fullname"], entry)
+        if before is entry:
+            continue
+        rounds = before["stats"]["data"] + entry["stats"]["data"]
+        slower = median(rounds) / before["stats"]["median"]
+        info = before["extra_info"]
+        info |= {key: value / slower for key, value in info.items() if key.endswith(ENDING)}
+        found[entry["fullname"]] = {
+            **before,
+            "extra_info": info,
+            "stats": {"data": rounds, "median": median(rounds)},
+        }
+    return list(found.values())
+
+
 def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
     """A header, then a row for each group in the order of the file; what names no engine is not of this table."""
     benchmarks = [entry for entry in benchmarks if "engine" in entry["extra_info"]]
     engines = list(dict.fromkeys(entry["extra_info"]["engine"] for entry in benchmarks))
     rivals = [name for name in engines if name != OURS]
-    ending = "_per_second"
     ours_info = (entry["extra_info"] for entry in benchmarks if entry["extra_info"]["engine"] == OURS)
-    rates = list(dict.fromkeys(key for info in ours_info for key in info if key.endswith(ending)))
+    rates = list(dict.fromkeys(key for info in ours_info for key in info if key.endswith(ENDING)))
     peaks = ["peak_gb"] if any("peak_gb" in entry["extra_info"] for entry in benchmarks) else []
     names = [
         "what",
         OURS,
-        *(key.removesuffix(ending) + "/s" for key in rates),
+        *(key.removesuffix(ENDING) + "/s" for key in rates),
         *("peak memory" for _ in peaks),
         *rivals,
     ]
@@ -75,8 +98,8 @@ def rows(benchmarks: list[dict[str, Any]]) -> Iterator[str]:
         cells = [group, duration(ours), *(rate(info[key]) if key in info else "" for key in rates)]
         cells += [f"{info[key]:.3g} GB" if key in info else "" for key in peaks]
         for name in rivals:
-            median = by_engine[name]["stats"]["median"] if name in by_engine else None
-            cells.append("" if median is None else f"{duration(median)} ({median / ours:.3g}x)")
+            theirs = by_engine[name]["stats"]["median"] if name in by_engine else None
+            cells.append("" if theirs is None else f"{duration(theirs)} ({theirs / ours:.3g}x)")
         yield "| " + " | ".join(cells) + " |"
 
 
@@ -107,7 +130,7 @@ def main() -> None:
     parser.add_argument("--title", default="Traversal")
     arguments = parser.parse_args()
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in arguments.saved]
-    saved = {**runs[0], "benchmarks": [benchmark for run in runs for benchmark in run["benchmarks"]]}
+    saved = {**runs[0], "benchmarks": pooled(runs)}
     commands = [run["machine_info"][OURS]["command"] for run in runs]
     text = document(saved, commands, arguments.title)
     partial = arguments.out.with_name(arguments.out.name + ".part")
