@@ -64,7 +64,7 @@ from tercet.speech import (
     train,
     warm_up,
 )
-from tercet.speech.model import fixed_cost
+from tercet.speech.model import dense_cost
 from tercet.speech.plotting import Point, plot_compute
 from tercet.speech.storage import CONFIG, load_config, load_model
 from tercet.speech.strings import TEST_SNRS
@@ -85,13 +85,6 @@ TEACHER = "all_on"  # of all others
 ONCE = ("taught", "window", "weight")  # with FIRST_SEED alone
 System = tuple[TrainingSettings, ModelSettings]
 _ABSENT = object()  # a setting that there was not
-
-
-def dense_cost(sizes: ModelSettings) -> int:
-    """Multiply-adds of a frame with a full window and every block on."""
-    dim = sizes.dim
-    block = 4 * dim * dim + 2 * dim * (sizes.window + 1) + 2 * dim * sizes.feed_forward_dim
-    return sizes.num_layers * block + fixed_cost(sizes)
 
 
 def smaller(sizes: ModelSettings, share: float) -> ModelSettings:

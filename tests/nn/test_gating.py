@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gated import Case, cases, copied, draw_weights_, make_layer
 from strategies import normal, seeds
-from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer
+from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer, gating, linear
 
 TOLERANCE = 1e-11
 
@@ -218,9 +219,60 @@ def test_calibration_keeps_exact_shares(
     assert torch.equal(layer.feed_forward_threshold, encoder.blocks[0].feed_forward_threshold)
 
 
+@pytest.mark.parametrize("options", [{"is_causal": True}, {"src_mask": torch.ones(20, 20).tril(3).bool()}])
+def test_calibration_attends_as_it_is_told(options: dict[str, Any]) -> None:
+    """What the second arbitrator sees depends on it."""
+    rng = np.random.default_rng(8)
+    layer = make_layer(rng)
+    x = normal(rng, 2, 20, 6, dtype=torch.float64)
+    options = {name: ~value if name == "src_mask" else value for name, value in options.items()}
+    layer.calibrate_(x, (0.5, 0.5), **options)
+    encoder = ArbitratedEncoder(layer, 1)
+    told = {name.removeprefix("src_"): value for name, value in options.items()}
+    with torch.no_grad():
+        assert encoder(x, **told)[1].gates.sum((2, 3)).tolist() == [[20, 20]]
+        other = layer.feed_forward_threshold.clone()
+        layer.calibrate_(x, (0.5, 0.5))
+    assert not torch.equal(layer.feed_forward_threshold, other)
+
+
+@pytest.mark.parametrize("how", ["eval", "compact", "capacity"])
+@pytest.mark.parametrize("keys", ["kept", "all"])
+def test_frames_that_are_off_reach_no_product(how: str, keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(9)
+    layer = make_layer(rng, keys=keys, mode="compact", capacity=4 if how == "capacity" else None).train(
+        how == "compact"
+    )
+    x, gates = normal(rng, 2, 9, 6, dtype=torch.float64), torch.zeros(2, 2, 9, dtype=torch.bool)
+    gates[0, :, 2:5], gates[1, :, 1:3] = True, True
+    rows: dict[tuple[int, ...], int] = {}
+    plain = linear.linear
+
+    def counted(part: Tensor, weight: Tensor, *more: Any) -> Tensor:
+        rows[tuple(weight.shape)] = part.shape[:-1].numel()
+        return plain(part, weight, *more)
+
+    for module in (gating, linear):
+        monkeypatch.setattr(module, "linear", counted)
+    layer(x, gates=(gates[0], gates[1]))
+    attended, transformed = (8, 8) if how == "capacity" else (6, 4)
+    projections = {(18, 6): attended} if keys == "kept" else {(6, 6): attended, (12, 6): 18}
+    hidden = layer.feed_forward_dim
+    assert rows == {**projections, (6, 6): attended, (hidden, 6): transformed, (6, hidden): transformed}
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    layer = torch.nn.TransformerEncoderLayer(6, 2, 8, batch_first=True)
+    layer.linear1.weight.requires_grad_(False)
+    frozen = [
+        name for name, part in ArbitratedEncoderLayer.from_torch(layer).named_parameters() if not part.requires_grad
+    ]
+    assert frozen == ["linear1.weight"]
+
+
 def test_errors_of_calibration() -> None:
     layer, x = make_layer(np.random.default_rng(0)), torch.ones(1, 3, 6, dtype=torch.float64)
-    for keep in ((0.5, 1.1), (-0.1, 0.5), (0.5,)):
+    for keep in ((0.5, 1.1), (-0.1, 0.5), (0.5,), 0.4, (None, 0.4)):
         with pytest.raises(ValueError, match=r"calibrate_: keep must be two shares in 0\.\.1"):
             layer.calibrate_(x, keep)
     with pytest.raises(ValueError, match=r"x must hold at least one frame that is not padding, got \[1, 0, 6\]"):

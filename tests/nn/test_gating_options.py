@@ -117,6 +117,35 @@ def test_export_of_a_stack() -> None:
     assert 0 < gates.sum() < gates.numel()
 
 
+@pytest.mark.parametrize("keys", ["kept", "all"])
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_export_with_masks(keys: str, kind: str) -> None:
+    """The caller's mask and padding, of any batch and number of frames."""
+    rng = np.random.default_rng(4)
+    layer = make_layer(rng, keys=keys, dtype=torch.float32)
+
+    def inputs(batch: int, frames: int) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = torch.from_numpy(rng.random((frames, frames)) < 0.3) & ~torch.eye(frames, dtype=torch.bool)
+        mask = (
+            hidden
+            if kind == "bool"
+            else normal(rng, frames, frames, dtype=torch.float32).masked_fill(hidden, -torch.inf)
+        )
+        return (
+            normal(rng, batch, frames, 6, dtype=torch.float32),
+            mask,
+            torch.from_numpy(rng.random((batch, frames)) < 0.2),
+        )
+
+    batch, frames = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
+    sizes = ({0: batch, 1: frames}, {0: frames, 1: frames}, {0: batch, 1: frames})
+    with torch.no_grad():
+        module = torch.export.export(layer, inputs(2, 5), dynamic_shapes=sizes).module()
+        for shape in ((2, 5), (3, 9)):
+            given_inputs = inputs(*shape)
+            torch.testing.assert_close(module(*given_inputs), layer(*given_inputs), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_capacity_compiles_in_one_graph(training: bool) -> None:
     rng = np.random.default_rng(2)
@@ -217,6 +246,10 @@ def test_errors_of_time_first_and_unbatched() -> None:
         ({"activation": "tanh"}, "activation must be relu, gelu or a function, got 'tanh'"),
         ({"window": -1}, "window must be frames to the left and right, none negative, got -1"),
         ({"window": (3, -2)}, "window must be frames to the left and right, none negative, got (3, -2)"),
+        ({"window": 2.5}, "window must be frames to the left and right, none negative, got 2.5"),
+        ({"window": ()}, "window must be frames to the left and right, none negative, got ()"),
+        ({"window": (2.5, 0)}, "window must be frames to the left and right, none negative, got (2.5, 0)"),
+        ({"window": "5"}, "window must be frames to the left and right, none negative, got '5'"),
         ({"window": (3, 1), "causal": True}, "causal=True sees no frame to the right, got window (3, 1)"),
         ({"capacity": 0}, "capacity must be a number of frames or a share in (0, 1], got 0"),
         ({"capacity": 1.5}, "capacity must be a number of frames or a share in (0, 1], got 1.5"),
@@ -243,11 +276,22 @@ def test_errors_of_the_encoder() -> None:
         (gates[..., :4], ValueError, "attention gates must be [B, T] = [2, 5], got [2, 4]"),
         (gates.double(), TypeError, "attention gates must be bool, got torch.float64"),
         ([(ON, ON)] * 2 + [(ON, 1)], TypeError, "feed-forward gates must be bool, got int"),
+        (3, ValueError, "gates must hold a pair for each of 3 layers, got int"),
+        ([True] * 3, ValueError, "gates must be (attention, feed_forward), got bool"),
     ):
         with pytest.raises(error, match=re.escape(f"{name}: {message}")):
             encoder(X, gates=wrong)
     with pytest.raises(ValueError, match=re.escape(f"{name}: src must be [B, T, 6], got [2, 5, 5]")):
         encoder(X[..., :5])
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(
+            ValueError, match=f"ArbitratedEncoderLayer: temperature must be finite and above 0, got {wrong}"
+        ):
+            encoder.temperature = wrong
+    with pytest.raises(TypeError, match=f"{name}: src_key_padding_mask must be a torch.Tensor, got list"):
+        encoder(X, src_key_padding_mask=[[False] * 5] * 2)
+    with pytest.raises(TypeError, match=r"tercet\.nn: acoustic must be a torch\.Tensor, got list"):
+        encoder(X, acoustic=[1.0])
     encoder.temperature = 0.25
     assert [block.temperature for block in encoder.blocks] == [0.25] * 3
     assert encoder.temperature == 0.25

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tercet.files import write_tensors
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer, StreamState
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-11}
@@ -331,8 +333,19 @@ def test_errors_name_the_argument() -> None:
         encoder.step(torch.zeros(1, 1, 24, dtype=torch.float64), state, num_threads=-3)
     with pytest.raises(ValueError, match="a stream knows no capacity"):
         make(capacity=4).initial_state(1)
-    with pytest.raises(ValueError, match="batch_size must not be negative"):
-        encoder.initial_state(-1)
+    for wrong in (-1, 1.5):
+        with pytest.raises(ValueError, match=f"batch_size must be an integer of at least 0, got {wrong}"):
+            encoder.initial_state(wrong)
+    for wrong, got in ((3, "3"), (-2, "-2"), ("all", "'all'")):
+        with pytest.raises(ValueError, match=rf"StreamState\.reset_: streams must be numbers of 1, got {got}"):
+            state.reset_([0, wrong])
+    one = torch.zeros(1, 1, 24, dtype=torch.float64)
+    with pytest.raises(TypeError, match="state a StreamState, got Tensor and NoneType"):
+        encoder.step(one, None)
+    with pytest.raises(TypeError, match="state a StreamState, got list and StreamState"):
+        encoder.step([1.0], state)
+    with pytest.raises(TypeError, match=r"acoustic must be a torch.Tensor, got list"):
+        encoder.step(one, state, [1.0])
     with pytest.raises(RuntimeError, match=r"call \.eval"):
         encoder.train().step(torch.zeros(1, 1, 24, dtype=torch.float64), state)
 
@@ -349,3 +362,80 @@ def test_a_broken_state_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"state\.safetensors: expected a safetensors file"):
         StreamState.load(path)
+
+
+def test_a_file_of_something_else_is_no_state(tmp_path: Path) -> None:
+    path, state = tmp_path / "state.safetensors", make().initial_state(1)
+    write_tensors(path, {"keys": state.keys})
+    with pytest.raises(ValueError, match=r"state\.safetensors: expected the state of a stream \(.*\), got keys"):
+        StreamState.load(path)
+    state.positions -= 1
+    state.save(path)
+    with pytest.raises(ValueError, match="expected frames and positions as int64, no position negative"):
+        StreamState.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"state\.safetensors: expected a safetensors file"):
+        StreamState.load(path)
+
+
+def test_a_copy_on_the_same_device_is_a_copy() -> None:
+    torch.manual_seed(0)
+    encoder, frames = make(), torch.randn(1, 2, 24, dtype=torch.float64)
+    state = encoder.initial_state(1)
+    encoder.step(frames[:, :1], state)
+    other = state.to("cpu")
+    want, _ = encoder.step(frames[:, 1:], other)
+    assert state.positions.tolist() == [1]
+    assert torch.equal(encoder.step(frames[:, 1:], state)[0], want)
+
+
+class Twice(torch.nn.Linear):
+    """Stands for an adapter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def _adapted(linear: torch.nn.Linear) -> torch.nn.Linear:
+    made = Twice(linear.in_features, linear.out_features, dtype=linear.weight.dtype)
+    made.load_state_dict(linear.state_dict())
+    return made
+
+
+def _strided(block: ArbitratedEncoderLayer) -> None:
+    weight = block.linear1.weight
+    weight.data = weight.data.T.contiguous().T
+
+
+def _narrow(block: ArbitratedEncoderLayer) -> None:
+    block.attention_threshold = torch.tensor(0.1)  # float32 where float64 is usual
+
+
+ALTERED: dict[str, Callable[[ArbitratedEncoderLayer], object]] = {
+    "a strided weight": _strided,
+    "a computed weight": lambda block: torch.nn.utils.parametrizations.weight_norm(block.linear1),
+    "a narrow threshold": _narrow,
+    "an adapter of feed-forward": lambda block: setattr(block, "linear2", _adapted(block.linear2)),
+    "an adapter of attention": lambda block: setattr(block.self_attn, "out_proj", _adapted(block.self_attn.out_proj)),
+    "a hook": lambda block: block.linear1.register_forward_hook(lambda module, inputs, output: output + 1),
+}
+
+
+@pytest.mark.parametrize("what", ALTERED)
+def test_what_native_code_cannot_read_streams_as_offline(what: str) -> None:
+    torch.manual_seed(0)
+    encoder, frames = make(), torch.randn(2, 9, 24, dtype=torch.float64)
+    plain = stepped(encoder, frames, [1] * 9)[0]
+    ALTERED[what](encoder.blocks[1])
+    got, _ = stepped(encoder, frames, [1] * 9)
+    with torch.no_grad():
+        torch.testing.assert_close(got, encoder(frames)[0], rtol=0, atol=1e-11)
+    if what not in ("a strided weight", "a computed weight"):  # these compute the same
+        assert not torch.allclose(got, plain)
+
+
+def test_blocks_of_two_dtypes_are_no_stack() -> None:
+    encoder = make(dtype=torch.float32)
+    encoder.blocks[1].double()
+    with pytest.raises((TypeError, RuntimeError)):
+        encoder.step(torch.zeros(1, 1, 24), encoder.initial_state(1))

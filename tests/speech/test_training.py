@@ -22,7 +22,7 @@ from tercet.speech import (
     warm_up,
 )
 from tercet.speech.guides import Teacher, along_path
-from tercet.speech.model import Spent, fixed_cost
+from tercet.speech.model import Spent, fixed_cost, least_share
 from tercet.speech.run import Run
 from tercet.speech.storage import VERSION, load_config, load_model
 
@@ -64,7 +64,7 @@ def all_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"cost_weight": 0.0, "target_compute": 0.5}, {"mode": "compact", "masked_bins": 0, "short": 0.0}],
+    [{}, {"cost_weight": 0.0, "target_compute": 0.93}, {"mode": "compact", "masked_bins": 0, "short": 0.0}],
     ids=["weight", "target", "compact"],
 )
 @pytest.mark.parametrize("epoch", [1, 3, 6])
@@ -177,6 +177,31 @@ def test_cost_buys_compute_off_and_a_target_is_met() -> None:
     assert total(dear.model).share == pytest.approx(dear.compute_share, abs=near)
 
 
+def test_gates_off_leave_the_least_share() -> None:
+    """At full windows."""
+    model = DigitRecognizer(SIZES).eval()
+    rows, padding = torch.zeros(1, 20, 96), torch.zeros(1, 20, dtype=torch.bool)
+    total = model(rows, padding, gates=torch.zeros(2, 2, 1, 20, dtype=torch.bool)).total
+    at = (total.spent / total.dense)[0]
+    assert at[8:].tolist() == pytest.approx([least_share(SIZES)] * 12)
+    assert float(at[:8].min()) > least_share(SIZES)
+
+
+def test_the_temperature_moves_geometrically(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tones(), replace(TINY, temperature=2.0, last_temperature=0.5), SIZES, "ann", Reporter())
+    heard: list[float] = []
+    plain = run.model.forward
+
+    def noted(*args: object, **more: object) -> object:
+        heard.append(run.model.encoder.temperature)
+        return plain(*args, **more)
+
+    monkeypatch.setattr(run.model, "forward", noted)
+    for _ in range(TINY.epochs):
+        run.train_epoch()
+    assert heard == pytest.approx([2.0 * 0.25 ** (step / 18) for step in range(18)])
+
+
 def test_the_loss_of_tones_falls() -> None:
     settings = TrainingSettings(epochs=16, batches=8, batch_size=8, learning_rate=1e-2, lowest_snr=20, highest_snr=30)
     result = train(tones(), settings, replace(SIZES, gates="on"), hold_out="bob")
@@ -226,6 +251,9 @@ def test_sizes_out_of_range_are_named(change: dict[str, object], message: str) -
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="with gates on there is no cost to weigh"):
         train(tones(), TINY, replace(SIZES, gates="on"))
+    below = replace(TINY, cost_weight=0.0, target_compute=least_share(SIZES))
+    with pytest.raises(ValueError, match=r"target_compute must be above 0\.\d+, which log-mel, convolutions, head and"):
+        train(tones(), below, SIZES)
     with pytest.raises(ValueError, match="resume needs out"):
         train(tones(), TINY, SIZES, resume=True)
     with pytest.raises(ValueError, match=r"must be one of ann, bob, cy, got 'dan'"):
@@ -237,7 +265,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         train(tones(), TINY, SIZES, out=tmp_path)
 
 
-@pytest.mark.parametrize("change", [{}, {"cost_weight": 0.0, "target_compute": 0.5}], ids=["weight", "target"])
+@pytest.mark.parametrize("change", [{}, {"cost_weight": 0.0, "target_compute": 0.93}], ids=["weight", "target"])
 def test_arbitrators_need_steps_to_learn_in(change: dict[str, object]) -> None:
     crowded = replace(TINY, epochs=1, warm_up=0.5, ramp=0.25, settle=0.5, **change)
     message = r"warm_up \+ ramp \+ settle must be at most 1, .* got 0\.5 \+ 0\.25 \+ 0\.5"
@@ -295,7 +323,7 @@ def test_runs_share_a_warm_up_bit_for_bit() -> None:
     for sizes, change in (
         (replace(SIZES, gates="on"), {}),
         (SIZES, {"cost_weight": 0.5}),
-        (SIZES, {"target_compute": 0.5}),
+        (SIZES, {"target_compute": 0.93}),
     ):
         own = replace(settings, **change)
         alone = train(tones(), own, sizes, hold_out="ann")

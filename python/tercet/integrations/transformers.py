@@ -26,7 +26,7 @@ from tercet.nn.block import ArbitratedBlock, cost_of
 from tercet.nn.calibration import calibrate_block
 from tercet.nn.cost import ComputeCost
 from tercet.nn.inputs import Gates, checked_gates
-from tercet.nn.linear import linear
+from tercet.nn.linear import mapped
 
 try:
     from transformers import PreTrainedModel
@@ -93,21 +93,21 @@ class ArbitratedLayer(ArbitratedBlock):
         return self.attention.self.dropout.p  # type: ignore[no-any-return]
 
     def queries(self, frames: Tensor) -> Tensor:
-        return _mapped(self.attention.self.query, frames)
+        return mapped(self.attention.self.query, frames)
 
     def keys_and_values(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        return _mapped(self.attention.self.key, frames), _mapped(self.attention.self.value, frames)
+        return mapped(self.attention.self.key, frames), mapped(self.attention.self.value, frames)
 
     def attention_output(self, mixed: Tensor) -> Tensor:
         part = self.attention.output
-        return part.dropout(_mapped(part.dense, mixed))  # type: ignore[no-any-return]
+        return part.dropout(mapped(part.dense, mixed))  # type: ignore[no-any-return]
 
     def transform(self, frames: Tensor) -> Tensor:
         activation = self.intermediate.intermediate_act_fn
         fused = "gelu" if getattr(activation, "act", None) is F.gelu else "none"
-        hidden = _mapped(self.intermediate.dense, frames, fused)
+        hidden = mapped(self.intermediate.dense, frames, fused)
         hidden = hidden if fused == "gelu" else activation(hidden)
-        return self.output.dropout(_mapped(self.output.dense, hidden))  # type: ignore[no-any-return]
+        return self.output.dropout(mapped(self.output.dense, hidden))  # type: ignore[no-any-return]
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The layer's output, as the layer of transformers gives it.
@@ -152,14 +152,6 @@ def _empty(layer_class: Any) -> ArbitratedLayer:
     """A gated layer whose attributes are still to be set."""
     made = _gated_class(layer_class)
     return made.__new__(made)
-
-
-def _mapped(module: nn.Module, frames: Tensor, activation: str = "none") -> Tensor:
-    """activation(module(frames)): a plain linear map by the fastest product, adapters and quantised maps by theirs."""
-    if type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks:
-        return linear(frames, module.weight, module.bias, activation)
-    out: Tensor = module(frames)
-    return F.gelu(out) if activation == "gelu" else out
 
 
 def _split_mask(x: Tensor, mask: Any, check: bool) -> tuple[Tensor, Tensor | None]:

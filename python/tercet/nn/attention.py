@@ -64,7 +64,7 @@ def with_mask(seen: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
 
 def mask_of(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
     """The caller's mask [T, T] or [B, heads or 1, T, T] at frames [B, Q] and [B, K]: [B, heads or 1, Q, K]."""
-    whole = mask.expand(len(queries), 1, -1, -1) if mask.ndim == 2 else mask
+    whole = mask.expand(queries.shape[0], 1, -1, -1) if mask.ndim == 2 else mask
     heads = whole.shape[1]
     across = whole.gather(2, queries[:, None, :, None].expand(-1, heads, -1, whole.shape[3]))
     return across.gather(3, keys[:, None, None, :].expand(-1, heads, queries.shape[1], -1))

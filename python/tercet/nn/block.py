@@ -1,7 +1,8 @@
 """What every gated block shares: deciding, computing kept frames alone, and the dense computation that trains gates.
 
 Off means output = input for a sub-block, its norm after the residual included. Frames are switched off beside what the
-arbitrators say where they are padding or hold a value that is not finite, so a NaN stays in its frame.
+arbitrators say where they are padding or hold a value that is not finite, so a NaN stays in its frame; values whose
+float32 sum overflows count as such.
 
 Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022. Which keys a frame that is off
 offers follows Raposo et al.: Mixture-of-Depths, 2024 ("kept"), or Luo et al.: FlexiDepth, 2025 ("all").
@@ -41,7 +42,6 @@ class ArbitratedBlock(nn.Module):
     """Base of gated blocks; a subclass provides the sub-blocks' parts (the properties and methods without a body).
 
     Attributes:
-        temperature: of the relaxed gates in training.
         mode: "dense" or "compact" training; evaluation is always compact.
         capacity: None, or the most frames of a sequence that are on in a sub-block (an int, or a share of T); frames
             beyond are off, the last ones first. But for dense training, tensors then have fixed sizes that are
@@ -81,7 +81,7 @@ class ArbitratedBlock(nn.Module):
         self.norm_first, self.keys, self.arbiter_input, self.mode = norm_first, keys, arbiter_input, mode
         self.left, self.right = _window(name, window, causal)
         self.capacity = checked_capacity(name, capacity)
-        self.temperature = 1.0
+        self._temperature = 1.0
         self.acoustic_dim = dim if acoustic_dim is None else acoustic_dim
         inputs = {"block": dim, "acoustic": self.acoustic_dim, "both": dim + self.acoustic_dim}[arbiter_input]
         self.attention_arbiter = nn.Linear(inputs, 1, device=device, dtype=dtype)
@@ -100,6 +100,17 @@ class ArbitratedBlock(nn.Module):
             if value is not None and moved is not None and moved.dtype != wide_dtype(moved.dtype):
                 self._buffers[name] = value.to(moved.device, wide_dtype(moved.dtype))
         return self
+
+    @property
+    def temperature(self) -> float:
+        """Of the relaxed gates in training."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        if not 0 < value < float("inf"):
+            raise ValueError(f"tercet.nn.{type(self).__name__}: temperature must be finite and above 0, got {value}")
+        self._temperature = value
 
     @property
     def shape(self) -> BlockShape:
@@ -193,7 +204,11 @@ class ArbitratedBlock(nn.Module):
         if self.training and self.mode == "dense":
             return _blend(x, self._attend_dense(x, gate, valid, window), gate)
         if self.capacity is not None:
-            return self._attend_padded(x, gate, valid, window)
+            return self._attend_padded(x, gate, valid, window, self.capacity)
+        if (
+            window.mask is not None and torch.compiler.is_compiling()
+        ):  # its values would be looked at, for each sequence
+            return self._attend_padded(x, gate, valid, window, x.shape[1])
         frames = x.flatten(0, 1)
         key_mask = gate.on if self.keys == "kept" else valid
         rows, key_rows = _true_indices(gate.on, key_mask)
@@ -283,9 +298,10 @@ class ArbitratedBlock(nn.Module):
 
     # At most `capacity` frames of each sequence.
 
-    def _attend_padded(self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow) -> Tensor:
-        assert self.capacity is not None
-        index, got = padded_rows(gate.on, self.capacity)
+    def _attend_padded(
+        self, x: Tensor, gate: Gate, valid: Tensor, window: AttentionWindow, capacity: int | float
+    ) -> Tensor:
+        index, got = padded_rows(gate.on, capacity)
         kept = x.gather(1, index[..., None].expand(-1, -1, self.dim))
         inputs = self.attention_norm(kept) if self.norm_first else kept
         frame = torch.arange(x.shape[1], device=x.device)
@@ -365,9 +381,13 @@ def _window(name: str, window: int | tuple[int, int] | None, causal: bool) -> tu
     """Frames to the left and to the right that a query sees."""
     if window is None:
         return None, 0 if causal else None
-    left, right = (window, 0 if causal else window) if isinstance(window, int) else (*window, -1)[:2]
-    if left < 0 or right < 0 or (not isinstance(window, int) and len(window) != 2):
-        raise ValueError(f"tercet.nn.{name}: window must be frames to the left and right, none negative, got {window}")
+    sides = (window, 0 if causal else window) if isinstance(window, int) else window
+    pair = isinstance(sides, (tuple, list)) and len(sides) == 2
+    if not pair or not all(type(side) is int and side >= 0 for side in sides):
+        raise ValueError(
+            f"tercet.nn.{name}: window must be frames to the left and right, none negative, got {window!r}"
+        )
+    left, right = sides
     if causal and right > 0:
         raise ValueError(f"tercet.nn.{name}: causal=True sees no frame to the right, got window {window}")
     return left, right

@@ -21,7 +21,8 @@ def calibrate_block(
     is_causal: bool = False,
 ) -> Tensor:
     """Set a block's thresholds as its `calibrate_` says; returns its output on x."""
-    if len(keep) != 2 or not all(0 <= share <= 1 for share in keep):
+    pair = isinstance(keep, (tuple, list)) and len(keep) == 2
+    if not pair or not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in keep):
         raise ValueError(f"{name}: keep must be two shares in 0..1 (attention, feed-forward), got {keep}")
     if not bool(valid.any()):
         raise ValueError(f"{name}: x must hold at least one frame that is not padding, got {list(x.shape)}")

@@ -1,4 +1,8 @@
-"""What a stack of gated blocks spent, in multiply-adds."""
+"""What a stack of gated blocks spent, in multiply-adds.
+
+Counted is what the frames that are on need, with windows as wide as the layers'. So rows that `capacity` fills up with
+frames that are off are computed but not counted, and pairs that an src_mask hides are counted.
+"""
 
 from __future__ import annotations
 

@@ -22,12 +22,14 @@ def prepare(
     if src.ndim not in (2, 3) or src.shape[-1] != layer.dim:
         wanted = f"[B, T, {layer.dim}]" if layer.self_attn.batch_first else f"[T, B, {layer.dim}]"
         raise ValueError(f"{name}: src must be {wanted}, got {list(src.shape)}")
-    weight = layer.linear1.weight
+    weight = layer.self_attn.in_proj_weight
     if src.dtype != weight.dtype and not torch.is_autocast_enabled(src.device.type):
         raise TypeError(f"{name}: src must be {weight.dtype}, as the parameters are, got {src.dtype}")
     x = batched(src, src, layer.self_attn.batch_first)
     batch, num_frames = x.shape[:2]
     valid = torch.ones(batch, num_frames, dtype=torch.bool, device=x.device)
+    if padding is not None and not isinstance(padding, Tensor):
+        raise TypeError(f"{name}: src_key_padding_mask must be a torch.Tensor, got {type(padding).__name__}")
     if padding is not None:
         padding = padding[None] if src.ndim == 2 and padding.ndim == 1 else padding
         if padding.shape != (batch, num_frames):
@@ -54,19 +56,26 @@ def prepare(
 
 def checked_gates(name: str, gates: Any, shape: torch.Size) -> Gates:
     """Forced gates (attention, feed_forward), bool [B, T] each; of one sequence [T] too."""
-    if len(gates) != 2:
-        raise ValueError(f"{name}: gates must be (attention, feed_forward), got {len(gates)} of them")
+    if not isinstance(gates, (tuple, list, Tensor)) or len(gates) != 2:
+        got = f"{len(gates)} of them" if hasattr(gates, "__len__") else type(gates).__name__
+        raise ValueError(f"{name}: gates must be (attention, feed_forward), got {got}")
     for part, gate in zip(("attention", "feed-forward"), gates, strict=True):
         if not isinstance(gate, Tensor) or gate.dtype != torch.bool:
-            got = gate.dtype if isinstance(gate, Tensor) else type(gate).__name__
-            raise TypeError(f"{name}: {part} gates must be bool, got {got}")
+            kind = gate.dtype if isinstance(gate, Tensor) else type(gate).__name__
+            raise TypeError(f"{name}: {part} gates must be bool, got {kind}")
         if gate.shape != shape and not (shape[0] == 1 and gate.shape == shape[1:]):
             raise ValueError(f"{name}: {part} gates must be [B, T] = {list(shape)}, got {list(gate.shape)}")
     return gates[0].view(shape), gates[1].view(shape)
 
 
 def batched(value: Tensor, src: Tensor, batch_first: bool) -> Tensor:
-    """`value`, laid out as src is, as [B, T, ...]."""
+    """`value`, laid out as src is, as [B, T, ...].
+
+    Raises:
+        TypeError: it is no tensor.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"tercet.nn: acoustic must be a torch.Tensor, got {type(value).__name__}")
     if src.ndim == 2:
         return value[None]
     return value if batch_first else value.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Linear maps of rows, by the fastest product that torch has for them."""
+"""Linear maps of rows, by the fastest product that torch has for them; adapters and quantised maps by their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+_PLAIN = (nn.Linear, NonDynamicallyQuantizableLinear, nn.LayerNorm, nn.MultiheadAttention)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
 
@@ -34,3 +36,15 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
         algorithm = "none" if activation == "gelu" else ""  # the exact gelu, not the approximation by tanh
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], algorithm)  # type: ignore[no-any-return]
     return ACTIVATIONS[activation](F.linear(rows, weight, bias))
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether its parameters say all that it does: no adapter, parametrization or hook."""
+    return type(module) in _PLAIN and not module._forward_hooks and not module._forward_pre_hooks
+
+
+def mapped(module: nn.Module, rows: Tensor, activation: str = "none") -> Tensor:
+    """activation(module(rows)), as `linear` where the module is plain."""
+    if is_plain(module):
+        return linear(rows, module.weight, module.bias, activation)  # type: ignore[arg-type]
+    return ACTIVATIONS[activation](module(rows))

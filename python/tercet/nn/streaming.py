@@ -16,10 +16,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from tercet.files import read_tensors, write_tensors
+from tercet.nn.arbiter import wide_dtype
 from tercet.nn.attention import key_ranges
 from tercet.nn.block import finite_frames
+from tercet.nn.linear import is_plain
 from tercet.ops import _checks, _native
 from tercet.ops.gating import kept_attention_op
 
@@ -35,7 +38,7 @@ _READ = frozenset(
     ("dim", "num_heads", "feed_forward_dim", "norm_first", "keys", "left", "arbiter_input", "acoustic_dim",
      "activation", "eps")
 )  # fmt: skip
-_NAME = "tercet.nn.ArbitratedEncoder.step"
+_NAME, _STATE = "tercet.nn.ArbitratedEncoder.step", "tercet.nn.StreamState"
 
 
 class _NativeStack:
@@ -55,10 +58,12 @@ class _NativeStack:
                 held += _entries(table, table)
             held += _entries(module.__dict__, _READ.intersection(module.__dict__))
         self.held = _native.cpu.Entries(held, Tensor)
+        self.hooks = RemovableHandle.next_id  # rises with every hook that any module gets
 
     def holds(self, encoder: ArbitratedEncoder) -> bool:
-        """Whether these are still the encoder's modules and parameters, where they were."""
-        return len(encoder.layers._modules) == self.model.num_blocks and bool(self.held.unchanged())
+        """Whether these are still the encoder's modules and parameters, where they were, and no hook has come."""
+        known = len(encoder.layers._modules) == self.model.num_blocks and self.hooks == RemovableHandle.next_id
+        return known and bool(self.held.unchanged())
 
     def step(self, frames: Tensor, state: StreamState, acoustic: Tensor | None, num_threads: int) -> Tensor:
         """The output of at most `NATIVE_ROWS` frames [B, t, dim], before the stack's norm."""
@@ -172,7 +177,15 @@ class StreamState:
     gates: Tensor
 
     def reset_(self, streams: Tensor | list[int] | None = None) -> StreamState:
-        """Forget some streams, given by their numbers, or all."""
+        """Forget some streams, given by their numbers, or all.
+
+        Raises:
+            ValueError: there is no stream of a number in a list.
+        """
+        if isinstance(streams, list):
+            whole = range(-len(self.positions), len(self.positions))
+            if bad := [stream for stream in streams if type(stream) is not int or stream not in whole]:
+                raise ValueError(f"{_STATE}.reset_: streams must be numbers of {len(self.positions)}, got {bad[0]!r}")
         chosen = slice(None) if streams is None else streams
         self.frames[:, chosen] = -1
         self.positions[chosen] = 0
@@ -184,7 +197,7 @@ class StreamState:
 
     def to(self, device: torch.device | str) -> StreamState:
         """A copy on a device."""
-        return StreamState(*(getattr(self, name).to(device) for name in _SAVED))
+        return StreamState(*(getattr(self, name).to(device, copy=True) for name in _SAVED))
 
     @classmethod
     def load(cls, path: Path | str) -> StreamState:
@@ -224,8 +237,8 @@ def initial_state(encoder: ArbitratedEncoder, batch_size: int) -> StreamState:
             raise ValueError(f"{name}: all layers must have one window and d_model, got {got}")
         if block.capacity is not None:
             raise ValueError(f"{name}: a stream knows no capacity, which counts whole sequences; got {block.capacity}")
-    if batch_size < 0:
-        raise ValueError(f"{name}: batch_size must not be negative, got {batch_size}")
+    if type(batch_size) is not int or batch_size < 0:
+        raise ValueError(f"{name}: batch_size must be an integer of at least 0, got {batch_size!r}")
     assert first.left is not None
     shape = len(encoder.blocks), batch_size, first.left + 1
     return StreamState(
@@ -244,6 +257,11 @@ def step(
     """The encoder's output for the next frames of each stream [B, t, d_model]; the state is moved on."""
     if encoder.training:
         raise RuntimeError(f"{_NAME}: a stream is for evaluation; call .eval() first")
+    if not (isinstance(frames, Tensor) and isinstance(state, StreamState)):
+        got = f"{type(frames).__name__} and {type(state).__name__}"
+        raise TypeError(f"{_NAME}: frames must be a torch.Tensor and state a StreamState, got {got}")
+    if acoustic is not None and not isinstance(acoustic, Tensor):
+        raise TypeError(f"{_NAME}: acoustic must be a torch.Tensor, got {type(acoustic).__name__}")
     threads = _native.threads(_checks.threads("nn.ArbitratedEncoder.step", num_threads))
     stack = _native_stack(encoder)
     model = _Model.of(encoder) if stack is None else stack.model
@@ -272,8 +290,8 @@ def _native_stack(encoder: ArbitratedEncoder) -> _NativeStack | None:
     stack = _stacks.get(encoder)
     if stack is not None and stack.holds(encoder):
         return stack
-    weight, kinds = encoder.blocks[0].self_attn.in_proj_weight, {_kind(block) for block in encoder.blocks}
-    known = weight.device.type == "cpu" and weight.dtype in _native.DTYPE_CODES
+    dtype, kinds = encoder.blocks[0].self_attn.in_proj_weight.dtype, {_kind(block) for block in encoder.blocks}
+    known = dtype in _native.DTYPE_CODES and all(_is_plain(block, dtype) for block in encoder.blocks)
     if not known or len(kinds) > 1 or encoder.blocks[0].fused not in _ACTIVATIONS:
         _stacks.pop(encoder, None)
         return None
@@ -285,6 +303,20 @@ def _kind(block: Any) -> tuple[Any, ...]:
     """What blocks must share to run in one native loop."""
     return (block.dim, block.num_heads, block.feed_forward_dim, block.norm_first, block.keys, block.left,
             block.arbiter_input, block.acoustic_dim, block.activation)  # fmt: skip
+
+
+def _is_plain(block: ArbitratedEncoderLayer, dtype: torch.dtype) -> bool:
+    """Whether native code may read the block's parameters where they lie."""
+    maps = (
+        block.self_attn, block.self_attn.out_proj, block.linear1, block.linear2, block.attention_arbiter,
+        block.feed_forward_arbiter, block.norm1, block.norm2,
+    )  # fmt: skip
+    if not all(is_plain(module) for module in maps):
+        return False
+    held: list[tuple[Tensor, torch.dtype]]
+    held = [(part, dtype) for module in maps for part in module._parameters.values() if part is not None]
+    held += [(part, wide_dtype(dtype)) for part in (block.attention_threshold, block.feed_forward_threshold)]
+    return all(part.dtype == wanted and part.is_cpu and part.is_contiguous() for part, wanted in held)
 
 
 def _arguments(block: ArbitratedEncoderLayer) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tercet.speech.features import RATE
+from tercet.speech.features import RATE, checked_samples
 
 
 def read_sound(path: str | PathLike[str]) -> tuple[Tensor, int]:
@@ -18,7 +18,7 @@ def read_sound(path: str | PathLike[str]) -> tuple[Tensor, int]:
 
     Raises:
         FileNotFoundError: there is no file. ValueError: it is empty, no sound file, or holds values that are not
-            finite. ImportError: soundfile or soxr is missing (extra `speech`).
+            finite or beyond 1e3. ImportError: soundfile or soxr is missing (extra `speech`).
     """
     try:
         import soundfile
@@ -39,7 +39,4 @@ def read_sound(path: str | PathLike[str]) -> tuple[Tensor, int]:
         samples = soxr.resample(samples, rate, RATE)
     if not len(samples):  # a few samples of a higher rate make none of ours
         raise ValueError(f"{path}: the sound file holds no samples at {RATE} Hz")
-    heard = torch.as_tensor(samples, dtype=torch.float32)
-    if not bool(heard.isfinite().all()):
-        raise ValueError(f"{path}: samples must be finite")
-    return heard, int(rate)
+    return checked_samples(str(path), torch.as_tensor(samples, dtype=torch.float32)), int(rate)

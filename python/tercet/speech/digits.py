@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -95,8 +96,12 @@ def read_clips(path: str | PathLike[str]) -> Clips:
         FileNotFoundError: there is no file. ValueError: it is empty, broken, of another rate, or no such file.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path}: expected an npz file of spoken digits, got a folder")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of spoken digits")
+    if not is_zipfile(path):  # numpy would speak of pickle
+        raise ValueError(f"{path}: expected an npz file of spoken digits, which is a zip archive")
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in _ARRAYS}

@@ -44,6 +44,19 @@ def fixed_cost(settings: ModelSettings) -> int:
     return LOG_MEL_COST + settings.dim * (STACK * BINS + settings.context + layers + BLANK + 1)
 
 
+def dense_cost(settings: ModelSettings) -> int:
+    """Multiply-adds of a frame with a full window and every block on, without arbitrators."""
+    dim = settings.dim
+    block = 4 * dim * dim + 2 * dim * (settings.window + 1) + 2 * dim * settings.feed_forward_dim
+    return settings.num_layers * block + fixed_cost(settings)
+
+
+def least_share(settings: ModelSettings) -> float:
+    """The share of `dense_cost` that is left with every gate off: what no gate saves, and both arbitrators of each
+    block."""
+    return (fixed_cost(settings) + settings.num_layers * 2 * settings.dim) / dense_cost(settings)
+
+
 @dataclass(frozen=True)
 class Spent:
     """Multiply-adds at each frame, int64 [B, T], 0 at padding: of log-mel frames (LOG_MEL_COST) and of all linear maps,

@@ -13,7 +13,8 @@ A string is 3 to 7 clips of one speaker, with pauses before, between and behind:
 `training_batches` draws everything; which of several copies of the clips, some faster and some slower, a string is made
 from; and a tilt of the spectrum, s[n] - a s[n - 1] with a uniform in -0.9..0.6, as between one microphone and another
 (up to 12 dB from the lowest frequency to the highest). `every_clip_once` takes each clip once, in a drawn order, the
-same strings at each of some signal-to-noise ratios, and goes round the kinds of noise.
+same strings at each of some signal-to-noise ratios, and goes round the kinds of noise; what is over at the end of a
+speaker's clips may make one string of 1 or 2.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 from tercet.checkpoints import Checkpoint, open_run
 from tercet.speech.digits import Clips
 from tercet.speech.guides import Teacher
+from tercet.speech.model import least_share
 from tercet.speech.run import Reporter, Run, TrainingResult
 from tercet.speech.settings import ModelSettings, TrainingSettings
 
@@ -53,10 +54,10 @@ def train(
 
     Raises:
         ValueError: there is no such speaker, no clip is left, `out` is not empty, the checkpoint or the start is of
-            another run, arbitrators that have a cost or a target get no steps to learn in (warm_up + ramp + settle is
-            above 1), the teacher's files are broken, it has learnt from other clips or gets no steps to teach in, or
-            training diverges. FileNotFoundError: there is no teacher. OSError: a file cannot be written; the checkpoint
-            before stays.
+            another run, the target is below what no gate saves, arbitrators that have a cost or a target get no steps
+            to learn in (warm_up + ramp + settle is above 1), the teacher's files are broken, it has learnt from other
+            clips or gets no steps to teach in, or training diverges. FileNotFoundError: there is no teacher. OSError: a
+            file cannot be written; the checkpoint before stays.
 
     Source:
         Xie et al.: Compute Cost Amortized Transformer for Streaming ASR, Interspeech 2022, for the gates and their cost
@@ -73,6 +74,10 @@ def train(
             got = " + ".join(f"{share:g}" for share in shares)
             wanted = "with a cost or a target warm_up + ramp + settle must be at most 1"
             raise ValueError(f"tercet.speech.train: {wanted}, or arbitrators have no steps to learn in; got {got}")
+    least, target = least_share(sizes), settings.target_compute
+    if target is not None and target <= least:
+        what = "log-mel, convolutions, head and arbitrators, which no gate saves, take"
+        raise ValueError(f"tercet.speech.train: target_compute must be above {least:.4f}, which {what}; got {target}")
     if teacher is not None and settings.warm_up == 1:
         raise ValueError(
             "tercet.speech.train: a teacher teaches after the warm-up, which is all there is: warm_up is 1"
