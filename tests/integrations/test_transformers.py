@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 pytest.importorskip("transformers", reason="transformers is not installed (tercet[transformers])")
@@ -19,7 +18,8 @@ import transformers
 from transformers.models.bert.modeling_bert import BertLayer
 
 from hugging_face import FAMILIES, assert_equal_where, made, on, tokens
-from tercet.integrations.transformers import LAYERS, arbitrate, calibrate_, count_compute
+from tercet.files import write_tensors
+from tercet.integrations.transformers import LAYERS, arbitrate, calibrate_, count_compute, load_gates
 from tercet.nn import ArbitratedEncoder, ArbitratedEncoderLayer
 
 KEPT = pytest.mark.parametrize("keys", ["kept", "all"])
@@ -167,11 +167,39 @@ def test_weights_keep_their_names_and_files_load(tmp_path: Path) -> None:
     gated.save_pretrained(tmp_path)
     plain = transformers.BertForSequenceClassification.from_pretrained(tmp_path)
     torch.testing.assert_close(plain(**batch).logits, want)
-    again = arbitrate(plain)
-    again.load_state_dict(load_file(tmp_path / "model.safetensors"))
+    again = load_gates(arbitrate(plain), tmp_path)
+    assert all(torch.equal(part, gated.state_dict()[name]) for name, part in again.state_dict().items())
     with torch.no_grad():
         assert torch.equal(again(**batch).logits, gated(**batch).logits)
         assert not torch.allclose(again(**batch).logits, want)
+
+
+def test_gates_of_a_head_with_tied_weights_load(tmp_path: Path) -> None:
+    gated = calibrate_(arbitrate(made("BertForMaskedLM", "BertConfig")), tokens(), keep=(0.5, 0.5))
+    gated.save_pretrained(tmp_path, max_shard_size="10KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    again = load_gates(arbitrate(transformers.BertForMaskedLM.from_pretrained(tmp_path)), tmp_path)
+    with torch.no_grad():
+        assert torch.equal(again(**tokens()).logits, gated(**tokens()).logits)
+
+
+def test_gates_that_are_not_there_are_named(tmp_path: Path) -> None:
+    model = made()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"tercet\.load_gates: model must come from arbitrate"):
+        load_gates(model, tmp_path)
+    gated = arbitrate(model)
+    with pytest.raises(ValueError, match=r"expected the gate encoder\.layer\.0\.attention_threshold \[\], got none"):
+        load_gates(gated, tmp_path)
+    with pytest.raises(ValueError, match="expected the safetensors files of a saved model, got none"):
+        load_gates(gated, tmp_path / "absent")
+    small = made()
+    tensors = {**gated.state_dict(), "encoder.layer.0.attention_arbiter.weight": torch.zeros(1, 3)}
+    write_tensors(tmp_path / "model.safetensors", tensors)
+    with pytest.raises(
+        ValueError, match=r"expected the gate .*attention_arbiter\.weight \[1, \d+\], got one of \[1, 3\]"
+    ):
+        load_gates(arbitrate(small), tmp_path)
 
 
 @pytest.mark.parametrize("called_before", [False, True])
