@@ -133,7 +133,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(bench, "TRAINING", SHORT)
     monkeypatch.setattr(bench, "SIZES", SIZES)
     monkeypatch.setattr(bench, "SNRS", (30.0, 5.0))
-    monkeypatch.setattr(bench, "TARGET", 0.7)
+    monkeypatch.setattr(bench, "TARGET", 0.85)
     trained, train = [], bench.train
 
     def noted(clips: Any, training: Any, sizes: Any, **more: Any) -> Any:
