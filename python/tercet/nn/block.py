@@ -205,9 +205,8 @@ class ArbitratedBlock(nn.Module):
             return _blend(x, self._attend_dense(x, gate, valid, window), gate)
         if self.capacity is not None:
             return self._attend_padded(x, gate, valid, window, self.capacity)
-        if (
-            window.mask is not None and torch.compiler.is_compiling()
-        ):  # its values would be looked at, for each sequence
+        # Sequence by sequence would ask for the values of gates, which a traced graph does not have.
+        if window.mask is not None and torch.compiler.is_compiling():
             return self._attend_padded(x, gate, valid, window, x.shape[1])
         frames = x.flatten(0, 1)
         key_mask = gate.on if self.keys == "kept" else valid
