@@ -60,13 +60,9 @@ def pooled(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         rounds = before["stats"]["data"] + entry["stats"]["data"]
         slower = median(rounds) / before["stats"]["median"]
-        info = before["extra_info"]
-        info |= {key: value / slower for key, value in info.items() if key.endswith(ENDING)}
-        found[entry["fullname"]] = {
-            **before,
-            "extra_info": info,
-            "stats": {"data": rounds, "median": median(rounds)},
-        }
+        info = {key: value / slower if key.endswith(ENDING) else value for key, value in before["extra_info"].items()}
+        stats = {"data": rounds, "median": median(rounds)}
+        found[entry["fullname"]] = {**before, "extra_info": info, "stats": stats}
     return list(found.values())
 
 

@@ -58,15 +58,18 @@ class ArbitratedLayer(ArbitratedBlock):
 
     @property
     def attention_norm(self) -> nn.LayerNorm:
-        return self.attention.output.LayerNorm  # type: ignore[no-any-return]
+        norm: nn.LayerNorm = self.attention.output.LayerNorm
+        return norm
 
     @property
     def feed_forward_norm(self) -> nn.LayerNorm:
-        return self.output.LayerNorm  # type: ignore[no-any-return]
+        norm: nn.LayerNorm = self.output.LayerNorm
+        return norm
 
     @property
     def attention_dropout(self) -> float:
-        return self.attention.self.dropout.p  # type: ignore[no-any-return]
+        dropout: float = self.attention.self.dropout.p
+        return dropout
 
     def queries(self, frames: Tensor) -> Tensor:
         return mapped(self.attention.self.query, frames)
@@ -76,14 +79,16 @@ class ArbitratedLayer(ArbitratedBlock):
 
     def attention_output(self, mixed: Tensor) -> Tensor:
         part = self.attention.output
-        return part.dropout(mapped(part.dense, mixed))  # type: ignore[no-any-return]
+        out: Tensor = part.dropout(mapped(part.dense, mixed))
+        return out
 
     def transform(self, frames: Tensor) -> Tensor:
         activation = self.intermediate.intermediate_act_fn
         fused = "gelu" if getattr(activation, "act", None) is F.gelu else "none"
         hidden = mapped(self.intermediate.dense, frames, fused)
         hidden = hidden if fused == "gelu" else activation(hidden)
-        return self.output.dropout(mapped(self.output.dense, hidden))  # type: ignore[no-any-return]
+        out: Tensor = self.output.dropout(mapped(self.output.dense, hidden))
+        return out
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The layer's output, as the layer of transformers gives it.

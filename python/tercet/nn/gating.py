@@ -170,12 +170,14 @@ class ArbitratedEncoderLayer(ArbitratedBlock):
         return queries, keys, values
 
     def attention_output(self, mixed: Tensor) -> Tensor:
-        return self.dropout1(mapped(self.self_attn.out_proj, mixed))  # type: ignore[no-any-return]
+        out: Tensor = self.dropout1(mapped(self.self_attn.out_proj, mixed))
+        return out
 
     def transform(self, frames: Tensor) -> Tensor:
         hidden = mapped(self.linear1, frames, self.fused)
         hidden = self.dropout(hidden if self.fused != "none" else self.activation(hidden))
-        return self.dropout2(mapped(self.linear2, hidden))  # type: ignore[no-any-return]
+        out: Tensor = self.dropout2(mapped(self.linear2, hidden))
+        return out
 
     def forward(
         self,

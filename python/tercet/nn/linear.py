@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,5 +47,6 @@ def is_plain(module: nn.Module) -> bool:
 def mapped(module: nn.Module, rows: Tensor, activation: str = "none") -> Tensor:
     """activation(module(rows)), as `linear` where the module is plain."""
     if is_plain(module):
-        return linear(rows, module.weight, module.bias, activation)  # type: ignore[arg-type]
+        plain: Any = module  # of which torch's types say too little
+        return linear(rows, plain.weight, plain.bias, activation)
     return ACTIVATIONS[activation](module(rows))
